@@ -1,0 +1,20 @@
+/*
+ * The subcommands: one file each (cmd-NAME.c), one line each in the table of main.c.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma once
+
+#include <glib.h>
+
+/* Exit statuses: 0 done; 1 failed; 2 wrong usage; 130 cancelled by SIGINT or SIGTERM. */
+#define EXIT_USAGE 2
+#define EXIT_CANCELLED 130
+
+/* Each takes its own arguments, argv[0] being the subcommand's name, and returns the exit status. */
+int cmd_snapshot(int argc, char **argv);
+int cmd_restore(int argc, char **argv);
+int cmd_list(int argc, char **argv);
+
+/* Prints "stillframe: <message>" to standard error and returns the exit status that fits. */
+int command_fail(const GError *error);

@@ -1,0 +1,73 @@
+/*
+ * The stillframe command: picks the subcommand.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "util/error.h"
+
+typedef struct Command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} Command;
+
+static const Command commands[] = {
+    { NULL },
+};
+
+static void print_help(FILE *to)
+{
+    fputs("Usage: stillframe COMMAND [ARGUMENTS]\n"
+          "Live snapshots of running, unmodified QEMU virtual machines.\n\nCommands:\n",
+          to);
+    for (const Command *command = commands; command->name; command++) {
+        fprintf(to, "  %-10s %s\n", command->name, command->summary);
+    }
+    fputs("\n\"stillframe COMMAND --help\" tells what each takes; stillframe(1) tells it all.\n", to);
+}
+
+int command_fail(const GError *error)
+{
+    fprintf(stderr, "stillframe: %s\n", error->message);
+    if (g_error_matches(error, SF_ERROR, SF_ERROR_USAGE)) {
+        return EXIT_USAGE;
+    }
+    if (g_error_matches(error, SF_ERROR, SF_ERROR_CANCELLED)) {
+        return EXIT_CANCELLED;
+    }
+    return EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    setlocale(LC_ALL, "");
+    /* A reader that closes its pipe is an error to report, not a death. */
+    signal(SIGPIPE, SIG_IGN);
+
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        print_help(stdout);
+        return EXIT_SUCCESS;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        puts("stillframe " STILLFRAME_VERSION);
+        return EXIT_SUCCESS;
+    }
+    for (const Command *command = commands; command->name; command++) {
+        if (!strcmp(argv[1], command->name)) {
+            return command->run(argc - 1, argv + 1);
+        }
+    }
+    fprintf(stderr, "stillframe: no command \"%s\"; see \"stillframe --help\"\n", argv[1]);
+    return EXIT_USAGE;
+}

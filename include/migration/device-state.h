@@ -1,0 +1,46 @@
+/*
+ * The device sections: what xen-save-devices-state writes, checked and taken apart as far as a
+ * stranger can.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "util/error.h"
+
+/* One section header found in device state. */
+typedef struct DeviceSection {
+    char *name;
+    guint32 instance_id;
+    guint32 version_id;
+    gsize offset; /* of the section's type byte, from the beginning of the data given */
+    gsize length; /* with header and footer */
+} DeviceSection;
+
+void device_section_free(DeviceSection *section);
+
+/*
+ * Takes the frame off a file that xen-save-devices-state wrote: checks magic and version, and that
+ * it ends in EOF. *start and *length get the sections between. SF_ERROR_FORMAT.
+ */
+gboolean device_state_unframe(const guint8 *data, gsize size, gsize *start, gsize *length,
+                              GError **errp);
+
+/*
+ * The sections in @data, which begins at a section header and ends behind the last footer. Section
+ * bodies have no length: a section's end is the first footer with the section's own id that is
+ * followed by a plausible header or by the end. Array of DeviceSection, owning. SF_ERROR_FORMAT
+ * where the chain breaks.
+ */
+GPtrArray *device_state_list(const guint8 *data, gsize length, GError **errp);
+
+/*
+ * Writes @state (a RunState name, e.g. "paused") into the section "globalstate" of @data, in place.
+ * xen-save-devices-state always notes "running" there, also for a VM that is not.
+ * Body, since QEMU 2.4: size u32 (with the NUL), state char[100].
+ */
+gboolean device_state_set_run_state(guint8 *data, gsize length, const char *state, GError **errp);
+/* Reads it; the caller frees. NULL where there is no such section. */
+char *device_state_get_run_state(const guint8 *data, gsize length);

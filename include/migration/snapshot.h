@@ -1,0 +1,56 @@
+/*
+ * The engine's front: one live snapshot of one running QEMU.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma once
+
+#include <json-glib/json-glib.h>
+#include <sys/types.h>
+
+#include "migration/channel.h"
+#include "migration/stats.h"
+
+typedef enum { ON_FULL_STALL, ON_FULL_CANCEL } OnFull;
+
+typedef enum {
+    SNAPSHOT_PHASE_ATTACH,
+    SNAPSHOT_PHASE_ARM,
+    SNAPSHOT_PHASE_FREEZE,
+    SNAPSHOT_PHASE_SWEEP,
+    SNAPSHOT_PHASE_FINISH,
+} SnapshotPhase;
+
+typedef struct SnapshotProgress {
+    SnapshotPhase phase;
+    guint64 saved_bytes; /* guest memory that is safe: written, queued or known to be zero */
+    guint64 total_bytes;
+    guint64 written_bytes; /* to the destination */
+    guint64 faults;
+    guint64 buffer_used; /* bytes of the pool in use */
+} SnapshotProgress;
+
+typedef struct SnapshotOptions {
+    pid_t pid;                      /* 0: found from the monitor */
+    const char *qmp;                /* monitor address; NULL: found from the process */
+    const Destination *destination; /* not taken */
+    gboolean sync;                  /* file: sync before it gets its name */
+    guint64 max_buffer;             /* bytes */
+    OnFull on_full;
+    guint fault_threads;            /* 0: chosen by the number of cores */
+    /* Called from the snapshot's waiting thread about ten times a second; NULL for none. */
+    void (*progress)(const SnapshotProgress *progress, gpointer user);
+    gpointer progress_user;
+} SnapshotOptions;
+
+#define SNAPSHOT_MAX_BUFFER_DEFAULT (256 * 1024 * 1024ULL)
+#define SNAPSHOT_MAX_BUFFER_MIN (8 * 1024 * 1024ULL)
+
+/*
+ * Takes the snapshot; returns when the image is complete and durable, or with an error after which
+ * the VM is as it was before and no image is left. *cancel may be set from a signal handler.
+ * Call it from a process that has no other threads yet (it forks the guardian first).
+ * @report is filled as far as things went, also on failure; clear it with snapshot_report_clear().
+ */
+gboolean snapshot_run(const SnapshotOptions *options, const volatile int *cancel,
+                      SnapshotReport *report, GError **errp);
