@@ -11,7 +11,8 @@
 #define EXIT_USAGE 2
 #define EXIT_CANCELLED 130
 
-/* Each takes its own arguments, argv[0] being the subcommand's name, and returns the exit status. */
+/* Each takes its own arguments, argv[0] being the subcommand's name, and returns the exit status.
+ */
 int cmd_snapshot(int argc, char **argv);
 int cmd_restore(int argc, char **argv);
 int cmd_list(int argc, char **argv);

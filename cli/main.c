@@ -19,6 +19,7 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
+    { "snapshot", cmd_snapshot, "take a live snapshot of a running VM" },
     { NULL },
 };
 
@@ -30,7 +31,8 @@ static void print_help(FILE *to)
     for (const Command *command = commands; command->name; command++) {
         fprintf(to, "  %-10s %s\n", command->name, command->summary);
     }
-    fputs("\n\"stillframe COMMAND --help\" tells what each takes; stillframe(1) tells it all.\n", to);
+    fputs("\n\"stillframe COMMAND --help\" tells what each takes; stillframe(1) tells it all.\n",
+          to);
 }
 
 int command_fail(const GError *error)

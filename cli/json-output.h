@@ -1,0 +1,11 @@
+/*
+ * JSON on standard output, the same way for every subcommand.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma once
+
+#include <json-glib/json-glib.h>
+
+/* Prints @node, indented, with a newline, and flushes. */
+void json_print(JsonNode *node);

@@ -1,0 +1,395 @@
+/*
+ * The fault threads.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "fault-service.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "userfaultfd-compat.h"
+#include "util/autofd.h"
+#include "util/fault-injection.h"
+
+/* A few messages a read: under a storm one call serves several vCPUs, and no thread hoards. */
+#define MESSAGES_PER_READ 8
+/* Each waiting thread of QEMU has at most one page to be released. */
+#define DEFERRED_MAX 1024
+
+typedef struct PageRange {
+    GuestBlock *block;
+    guint64 first;
+    guint64 count;
+} PageRange;
+
+typedef struct Handler {
+    FaultService *service;
+    GThread *thread;
+    int epoll;
+    GMutex lock; /* held from reading messages to having answered them */
+    PageRange *deferred;
+    guint n_deferred;
+    ServiceStats stats;
+} Handler;
+
+struct FaultService {
+    GuestRam *ram;
+    WriteTracking *tracking;
+    BufferPool *pool;
+    Outcome *outcome;
+    OnFull on_full;
+    int stop_event;
+    _Atomic int phase;
+    _Atomic guint64 saved;
+    _Atomic guint64 faults;
+    atomic_bool saw_remove;
+    guint n_handlers;
+    Handler *handlers;
+};
+
+static void handler_fail(Handler *handler, GError *error)
+{
+    outcome_fail(handler->service->outcome, error);
+    fault_service_set_phase(handler->service, SERVICE_ABANDON);
+}
+
+/*
+ * Releases, or puts it off: EAGAIN means that an event waits to be read, and this thread may be the
+ * one that has to read it.
+ */
+static void handler_release(Handler *handler, GuestBlock *block, guint64 first, guint64 count)
+{
+    WriteTracking *tracking = handler->service->tracking;
+    int ret = write_tracking_try_release(tracking, block, first, count);
+
+    if (ret == -EAGAIN && handler->n_deferred < DEFERRED_MAX) {
+        handler->deferred[handler->n_deferred++] =
+            (PageRange){ .block = block, .first = first, .count = count };
+        return;
+    }
+    while (ret == -EAGAIN) {
+        ret = write_tracking_try_release(tracking, block, first, count);
+    }
+    if (ret != 0) {
+        GError *error = NULL;
+        write_tracking_error(ret, block, &error);
+        handler_fail(handler, error);
+    }
+}
+
+static void handler_release_deferred(Handler *handler)
+{
+    guint n = handler->n_deferred;
+    handler->n_deferred = 0;
+    for (guint i = 0; i < n; i++) {
+        /* Slot i has been read before a new entry can be put at or below it. */
+        PageRange range = handler->deferred[i];
+        handler_release(handler, range.block, range.first, range.count);
+    }
+}
+
+/* Before T0: the page and its neighbours are noted, then released. The freeze arms them again. */
+static void handler_touch(Handler *handler, GuestBlock *block, guint64 page)
+{
+    guint64 group = page / block->group_pages;
+    guint64 first = group * block->group_pages;
+
+    handler->stats.faults_prearm++;
+    if (!fault_injected("lose-touched-page")) {
+        atomic_fetch_or_explicit(&block->touched[group / 64], 1ULL << (group % 64),
+                                 memory_order_release);
+    }
+    handler_release(handler, block, first, MIN(block->group_pages, block->pages - first));
+}
+
+static gint take_slot(Handler *handler)
+{
+    FaultService *service = handler->service;
+    gint slot = buffer_pool_take_slot(service->pool, FALSE);
+
+    if (slot >= 0 || outcome_has_failed(service->outcome)) {
+        return slot;
+    }
+    if (service->on_full == ON_FULL_CANCEL) {
+        handler_fail(handler,
+                     g_error_new(SF_ERROR, SF_ERROR_BUFFER_FULL,
+                                 "the buffer is full and the destination is slower than the guest "
+                                 "writes: the snapshot was given up so that the guest need not "
+                                 "wait; give more with --max-buffer, or choose --on-full=stall"));
+        return -1;
+    }
+    guint64 began = clock_now_ns();
+    slot = buffer_pool_take_slot(service->pool, TRUE);
+    handler->stats.stalls++;
+    handler->stats.stall_ns += clock_now_ns() - began;
+    return slot;
+}
+
+/* Copies a whole page, huge ones in slots, into the pool. FALSE: the snapshot is lost. */
+static gboolean copy_page(Handler *handler, GuestBlock *block, guint64 page)
+{
+    FaultService *service = handler->service;
+    guint64 offset = page * block->page_size;
+
+    for (guint64 done = 0; done < block->page_size; done += POOL_SLOT_SIZE) {
+        g_autoptr(GError) error = NULL;
+        gint slot = take_slot(handler);
+        if (slot < 0) {
+            return FALSE;
+        }
+        if (!guest_block_read(service->ram, block, PAGE_KIND_MEMORY, offset + done,
+                              buffer_pool_slot_data(service->pool, slot), POOL_SLOT_SIZE, &error)) {
+            buffer_pool_return(service->pool, &slot, 1, NULL);
+            handler_fail(handler, g_steal_pointer(&error));
+            return FALSE;
+        }
+        buffer_pool_push_slot(service->pool, slot, block->index, offset + done);
+    }
+    return TRUE;
+}
+
+/* After T0. A page that somebody else is copying is released by that copier, never here. */
+static void handler_serve(Handler *handler, GuestBlock *block, guint64 page)
+{
+    gboolean early = fault_injected("release-before-copy");
+
+    handler->stats.faults++;
+    atomic_fetch_add_explicit(&handler->service->faults, 1, memory_order_relaxed);
+    if (page_claim(block, page)) {
+        if (early) {
+            handler_release(handler, block, page, 1);
+            g_usleep(200);
+        }
+        if (!copy_page(handler, block, page)) {
+            handler_release(handler, block, page, 1);
+            return;
+        }
+        page_set_saved(block, page);
+        handler->stats.pages_saved++;
+        atomic_fetch_add_explicit(&handler->service->saved, 1, memory_order_relaxed);
+        handler_release(handler, block, page, 1);
+    } else if (page_state(block, page) == PAGE_SAVED || fault_injected("ignore-claim")) {
+        /* Swap-in, fork or KSM can bring a protected entry back: a false alarm. */
+        handler->stats.spurious++;
+        handler_release(handler, block, page, 1);
+    }
+}
+
+static void handler_fault(Handler *handler, guint64 address, guint64 read_ns)
+{
+    FaultService *service = handler->service;
+    GuestBlock *block = guest_ram_find(service->ram, address);
+
+    if (!block) {
+        return; /* only our ranges are registered */
+    }
+    guint64 page = (address - block->host) / block->page_size;
+    switch (atomic_load_explicit(&service->phase, memory_order_acquire)) {
+    case SERVICE_PREARM:
+        handler_touch(handler, block, page);
+        break;
+    case SERVICE_SERVE:
+        handler_serve(handler, block, page);
+        latency_histogram_add(&handler->stats.latency, clock_now_ns() - read_ns);
+        break;
+    default:
+        handler_release(handler, block, page, 1);
+    }
+}
+
+/*
+ * QEMU is giving memory back (balloon, free page reporting, unplug) and waits until we have read
+ * this. Before T0 that is a change like any other. After T0 the old content is lost with it.
+ */
+static void handler_remove(Handler *handler, guint64 start, guint64 end)
+{
+    FaultService *service = handler->service;
+    gboolean prearm = atomic_load_explicit(&service->phase, memory_order_acquire) == SERVICE_PREARM;
+
+    atomic_store_explicit(&service->saw_remove, TRUE, memory_order_release);
+    for (guint64 at = start; at < end;) {
+        GuestBlock *block = guest_ram_find(service->ram, at);
+        if (!block) {
+            at += POOL_SLOT_SIZE;
+            continue;
+        }
+        guint64 page = (at - block->host) / block->page_size;
+        guint64 group = page / block->group_pages;
+        if (prearm) {
+            atomic_fetch_or_explicit(&block->touched[group / 64], 1ULL << (group % 64),
+                                     memory_order_release);
+        } else if (page_state(block, page) != PAGE_SAVED && !outcome_has_failed(service->outcome)) {
+            handler_fail(handler,
+                         g_error_new(SF_ERROR, SF_ERROR_FAILED,
+                                     "the guest gave memory of RAM block %s back (balloon or free "
+                                     "page reporting) before it was saved; deflate or switch off "
+                                     "the balloon and try again",
+                                     block->name));
+        }
+        at += block->page_size;
+    }
+}
+
+/* Reads and answers what is there. Called with the handler's lock held. */
+static void handler_drain(Handler *handler)
+{
+    struct uffd_msg messages[MESSAGES_PER_READ];
+
+    for (;;) {
+        ssize_t got = read(handler->service->tracking->uffd, messages, sizeof(messages));
+        if (got <= 0) {
+            return; /* EAGAIN: another thread was faster */
+        }
+        guint64 read_ns = clock_now_ns();
+        for (gsize i = 0; i < (gsize)got / sizeof(messages[0]); i++) {
+            const struct uffd_msg *message = &messages[i];
+            if (message->event == UFFD_EVENT_PAGEFAULT) {
+                handler_fault(handler, message->arg.pagefault.address, read_ns);
+            } else if (message->event == UFFD_EVENT_REMOVE) {
+                handler_remove(handler, message->arg.remove.start, message->arg.remove.end);
+            }
+        }
+        handler_release_deferred(handler);
+    }
+}
+
+static gpointer handler_thread(gpointer data)
+{
+    Handler *handler = data;
+    gboolean running = TRUE;
+
+    while (running) {
+        struct epoll_event event;
+        /* What was put off waits for an event to be read: look again soon. */
+        int n = epoll_wait(handler->epoll, &event, 1, handler->n_deferred ? 1 : -1);
+        if (n > 0 && event.data.fd == handler->service->stop_event) {
+            running = FALSE;
+        }
+        g_mutex_lock(&handler->lock);
+        handler_drain(handler);
+        handler_release_deferred(handler);
+        g_mutex_unlock(&handler->lock);
+    }
+    return NULL;
+}
+
+static gboolean handler_start(Handler *handler, FaultService *service, GError **errp)
+{
+    /* Exclusive: one fault wakes one thread. */
+    struct epoll_event faults = { .events = EPOLLIN | EPOLLEXCLUSIVE,
+                                  .data.fd = service->tracking->uffd };
+    struct epoll_event stop = { .events = EPOLLIN, .data.fd = service->stop_event };
+
+    handler->service = service;
+    handler->deferred = g_new(PageRange, DEFERRED_MAX);
+    g_mutex_init(&handler->lock);
+    handler->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (handler->epoll < 0 ||
+        epoll_ctl(handler->epoll, EPOLL_CTL_ADD, faults.data.fd, &faults) < 0 ||
+        epoll_ctl(handler->epoll, EPOLL_CTL_ADD, stop.data.fd, &stop) < 0) {
+        return sf_error_set_errno(errp, SF_ERROR_FAILED, errno, "cannot watch the userfaultfd");
+    }
+    handler->thread = g_thread_try_new("sf-fault", handler_thread, handler, errp);
+    return handler->thread != NULL;
+}
+
+FaultService *fault_service_start(GuestRam *ram, WriteTracking *tracking, BufferPool *pool,
+                                  Outcome *outcome, OnFull on_full, guint threads, GError **errp)
+{
+    FaultService *service = g_new0(FaultService, 1);
+
+    service->ram = ram;
+    service->tracking = tracking;
+    service->pool = pool;
+    service->outcome = outcome;
+    service->on_full = on_full;
+    service->handlers = g_new0(Handler, threads);
+    service->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (service->stop_event < 0) {
+        sf_error_set_errno(errp, SF_ERROR_FAILED, errno, "cannot make an event descriptor");
+        fault_service_stop(service, NULL);
+        return NULL;
+    }
+    for (guint i = 0; i < threads; i++) {
+        service->n_handlers++;
+        if (!handler_start(&service->handlers[i], service, errp)) {
+            fault_service_stop(service, NULL);
+            return NULL;
+        }
+    }
+    return service;
+}
+
+void fault_service_lock(FaultService *service)
+{
+    for (guint i = 0; i < service->n_handlers; i++) {
+        g_mutex_lock(&service->handlers[i].lock);
+    }
+}
+
+void fault_service_unlock(FaultService *service)
+{
+    for (guint i = 0; i < service->n_handlers; i++) {
+        g_mutex_unlock(&service->handlers[i].lock);
+    }
+}
+
+void fault_service_set_phase(FaultService *service, ServicePhase phase)
+{
+    atomic_store_explicit(&service->phase, phase, memory_order_release);
+}
+
+guint64 fault_service_get_saved(FaultService *service)
+{
+    return atomic_load_explicit(&service->saved, memory_order_relaxed);
+}
+
+guint64 fault_service_get_faults(FaultService *service)
+{
+    return atomic_load_explicit(&service->faults, memory_order_relaxed);
+}
+
+gboolean fault_service_saw_remove(FaultService *service)
+{
+    return atomic_load_explicit(&service->saw_remove, memory_order_acquire);
+}
+
+static void merge_stats(ServiceStats *into, const ServiceStats *from)
+{
+    into->faults_prearm += from->faults_prearm;
+    into->faults += from->faults;
+    into->spurious += from->spurious;
+    into->pages_saved += from->pages_saved;
+    into->stalls += from->stalls;
+    into->stall_ns += from->stall_ns;
+    latency_histogram_merge(&into->latency, &from->latency);
+}
+
+void fault_service_stop(FaultService *service, ServiceStats *stats)
+{
+    guint64 one = 1;
+
+    if (service->stop_event >= 0 && write(service->stop_event, &one, sizeof(one)) < 0) {
+        g_assert_not_reached(); /* an event descriptor takes a one */
+    }
+    for (guint i = 0; i < service->n_handlers; i++) {
+        Handler *handler = &service->handlers[i];
+        if (handler->thread) {
+            g_thread_join(handler->thread);
+        }
+        if (stats) {
+            merge_stats(stats, &handler->stats);
+        }
+        sf_clear_fd(&handler->epoll);
+        g_mutex_clear(&handler->lock);
+        g_free(handler->deferred);
+    }
+    sf_clear_fd(&service->stop_event);
+    g_free(service->handlers);
+    g_free(service);
+}

@@ -1,0 +1,110 @@
+/*
+ * The guest's memory as the engine sees it from outside: the RAM blocks, the state of each of
+ * their pages, and how their bytes are read without changing anything in QEMU. Private to
+ * migration/.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "attach/proc.h"
+#include "migration/image-writer.h"
+#include "monitor/machine.h"
+
+/*
+ * A page goes PENDING -> CLAIMED -> SAVED. Whoever moves it to CLAIMED copies it, alone; its write
+ * protection is removed only after the copy is complete.
+ */
+typedef enum { PAGE_PENDING, PAGE_CLAIMED, PAGE_SAVED } PageState;
+
+/* What stands behind a page, and so how it is read. */
+typedef enum {
+    PAGE_KIND_ZERO,   /* a hole, or the shared zero page: known to be zero without reading */
+    PAGE_KIND_MEMORY, /* read through QEMU's mapping */
+    PAGE_KIND_FILE,   /* read from the file behind the mapping */
+} PageKind;
+
+/* Normal pages are released in groups while pre-arming: one fault then stands for its neighbours.
+ */
+#define TOUCH_GROUP_PAGES 16
+
+typedef struct GuestBlock {
+    char *name;
+    guint index;       /* in GuestRam.blocks and in the image's head */
+    guint64 host;      /* address in QEMU */
+    guint64 length;    /* bytes captured: used_length */
+    guint64 page_size; /* protected and released only as a whole */
+    guint64 pages;
+    guint64 chunk_pages;   /* how many the sweep claims, copies and releases at once */
+    _Atomic guint8 *state; /* PageState of each page */
+    guint64 group_pages;   /* pages that one bit of "touched" stands for */
+    guint64 groups;
+    _Atomic guint64 *touched; /* bitmap of groups released since they were armed */
+    gboolean shared;          /* MAP_SHARED: the file is the memory */
+    gboolean hugetlb;
+    int file;            /* of the mapping, -1 for anonymous memory */
+    guint64 file_offset; /* of the block's first byte */
+} GuestBlock;
+
+typedef struct GuestRam {
+    pid_t pid;
+    int pagemap;       /* /proc/PID/pagemap */
+    GPtrArray *blocks; /* GuestBlock, by ascending host address */
+    guint64 bytes;
+    guint64 pages; /* sum over the blocks, each in its own page size */
+} GuestRam;
+
+/*
+ * Takes the blocks that have an address. @maps is QEMU's memory map. SF_ERROR_UNSUPPORTED where a
+ * block that a VM writes to has no known address.
+ */
+GuestRam *guest_ram_new(pid_t pid, GPtrArray *ram_blocks, GPtrArray *maps, guint *skipped,
+                        GError **errp);
+void guest_ram_free(GuestRam *ram);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestRam, guest_ram_free)
+
+/* The block that holds a host address, or NULL. */
+GuestBlock *guest_ram_find(GuestRam *ram, guint64 address);
+
+/* The most pages that one guest_block_scan() takes. */
+#define SCAN_PAGES_MAX 512
+
+/*
+ * Fills kind[0..count) for the pages from @first on; count <= SCAN_PAGES_MAX. Call it only while
+ * the pages are protected or saved: then a hole stays a hole until somebody claims it. One thread.
+ */
+gboolean guest_block_scan(GuestRam *ram, GuestBlock *block, guint64 first, guint64 count,
+                          guint8 *kind, GError **errp);
+
+/*
+ * Copies @length bytes at @offset of the block to @to. Takes no lock, allocates nothing.
+ * SF_ERROR_VM_GONE when QEMU or this part of its memory has gone.
+ */
+gboolean guest_block_read(GuestRam *ram, GuestBlock *block, PageKind kind, guint64 offset, void *to,
+                          gsize length, GError **errp);
+
+/*
+ * Reads one byte of each page of the range that has no page-table entry, so that there is one to
+ * protect (kernels before 6.4, anonymous memory).
+ */
+gboolean guest_block_populate(GuestRam *ram, GuestBlock *block, guint64 first, guint64 count,
+                              GError **errp);
+
+static inline gboolean page_claim(GuestBlock *block, guint64 page)
+{
+    guint8 expected = PAGE_PENDING;
+    return atomic_compare_exchange_strong_explicit(&block->state[page], &expected, PAGE_CLAIMED,
+                                                   memory_order_acq_rel, memory_order_acquire);
+}
+
+static inline PageState page_state(GuestBlock *block, guint64 page)
+{
+    return (PageState)atomic_load_explicit(&block->state[page], memory_order_acquire);
+}
+
+static inline void page_set_saved(GuestBlock *block, guint64 page)
+{
+    atomic_store_explicit(&block->state[page], PAGE_SAVED, memory_order_release);
+}

@@ -1,0 +1,14 @@
+/*
+ * How guest-ram.c's second half, guest-read.c, is set up. Private to migration/.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma once
+
+#include "guest-ram.h"
+
+/* What the sweep copies in one go: small enough to stay in a core's second-level cache. */
+#define SWEEP_PIECE (256ULL << 10)
+
+/* Opens QEMU's page map and finds out how much of it this process may see. */
+gboolean guest_read_open(GuestRam *ram, GError **errp);

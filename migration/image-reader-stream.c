@@ -1,0 +1,199 @@
+/*
+ * The pages of a plain migration stream: sections of records, each with an address and its page.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <string.h>
+
+#include "image-reader-impl.h"
+#include "stream-format.h"
+
+#define NO_BLOCK G_MAXUINT
+
+typedef struct Walk {
+    ImageReader *reader;
+    Cursor *cursor;
+    ImagePageFunc func;
+    gpointer user;
+    GHashTable *index; /* block name -> index + 1 */
+    guint block;       /* what CONTINUE means */
+    /* Zero pages not yet told, in one run. */
+    guint zero_block;
+    guint64 zero_offset;
+    guint64 zero_length;
+} Walk;
+
+static gboolean tell(Walk *walk, guint block, guint64 offset, const void *data, guint64 length,
+                     GError **errp)
+{
+    return !walk->func || walk->func(block, offset, data, length, walk->user, errp);
+}
+
+static gboolean tell_zeros(Walk *walk, GError **errp)
+{
+    guint64 length = walk->zero_length;
+
+    walk->zero_length = 0;
+    return !length || tell(walk, walk->zero_block, walk->zero_offset, NULL, length, errp);
+}
+
+static gboolean take_zero(Walk *walk, guint64 offset, guint64 page, GError **errp)
+{
+    if (cursor_u8(walk->cursor) != 0 || walk->cursor->bad) {
+        return image_reader_broken(walk->reader, walk->cursor, errp,
+                                   "a page of one byte that is not zero");
+    }
+    if (walk->zero_length && walk->zero_block == walk->block &&
+        walk->zero_offset + walk->zero_length == offset) {
+        walk->zero_length += page;
+        return TRUE;
+    }
+    if (!tell_zeros(walk, errp)) {
+        return FALSE;
+    }
+    walk->zero_block = walk->block;
+    walk->zero_offset = offset;
+    walk->zero_length = page;
+    return TRUE;
+}
+
+static gboolean take_page(Walk *walk, guint64 offset, guint64 page, GError **errp)
+{
+    const guint8 *data = cursor_bytes(walk->cursor, page);
+
+    if (!data) {
+        return image_reader_broken(walk->reader, walk->cursor, errp, "a page");
+    }
+    return tell_zeros(walk, errp) && tell(walk, walk->block, offset, data, page, errp);
+}
+
+/* Which block a word is about. */
+static gboolean take_block(Walk *walk, guint64 flags, GError **errp)
+{
+    if (!(flags & RAM_FLAG_CONTINUE)) {
+        g_autofree char *name = cursor_name(walk->cursor);
+        guint index = name ? GPOINTER_TO_UINT(g_hash_table_lookup(walk->index, name)) : 0;
+        if (!index) {
+            return image_reader_broken(walk->reader, walk->cursor, errp,
+                                       "a page of a RAM block that is not in the list");
+        }
+        walk->block = index - 1;
+    }
+    if (walk->block == NO_BLOCK) {
+        return image_reader_broken(walk->reader, walk->cursor, errp, "a page without a RAM block");
+    }
+    return TRUE;
+}
+
+static gboolean take_record(Walk *walk, guint64 offset, guint64 flags, GError **errp)
+{
+    guint64 page = 1ULL << walk->reader->head->target_page_bits;
+    guint64 kind = flags & ~(guint64)RAM_FLAG_CONTINUE;
+
+    if (kind != RAM_FLAG_ZERO && kind != RAM_FLAG_PAGE) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                    "%s: at byte %zu: a page written in a way that is not supported (flags 0x%x)%s",
+                    walk->reader->path, walk->cursor->at, (guint)flags,
+                    kind == RAM_FLAG_XBZRLE || kind == RAM_FLAG_COMPRESS_PAGE
+                        ? "; save it without the capabilities xbzrle and compress"
+                        : "");
+        return FALSE;
+    }
+    if (!take_block(walk, flags, errp)) {
+        return FALSE;
+    }
+    const ImageBlock *block = g_ptr_array_index(walk->reader->head->blocks, walk->block);
+    if (offset >= block->used_length) {
+        return image_reader_broken(walk->reader, walk->cursor, errp,
+                                   "a page behind the end of its RAM block");
+    }
+    return kind == RAM_FLAG_ZERO ? take_zero(walk, offset, page, errp)
+                                 : take_page(walk, offset, page, errp);
+}
+
+/* The records of one section, and its footer. */
+static gboolean take_body(Walk *walk, GError **errp)
+{
+    guint64 mask = (1ULL << walk->reader->head->target_page_bits) - 1;
+
+    for (;;) {
+        guint64 word = cursor_u64(walk->cursor);
+        guint64 flags = word & mask;
+        if (walk->cursor->bad) {
+            return image_reader_broken(walk->reader, walk->cursor, errp, "the RAM section");
+        }
+        if (flags == RAM_FLAG_EOS) {
+            return image_reader_footer(walk->reader, walk->cursor, errp);
+        }
+        if (flags != RAM_FLAG_MULTIFD_FLUSH && !take_record(walk, word & ~mask, flags, errp)) {
+            return FALSE;
+        }
+    }
+}
+
+static gboolean take_ram_section(Walk *walk, GError **errp)
+{
+    cursor_u8(walk->cursor);
+    if (cursor_u32(walk->cursor) != walk->reader->ram_id || walk->cursor->bad) {
+        return image_reader_broken(walk->reader, walk->cursor, errp,
+                                   "the continuation of an unknown section");
+    }
+    return take_body(walk, errp);
+}
+
+/* Commands concern the way of a live migration (e.g. SWITCHOVER_START, since QEMU 10.0). */
+static gboolean skip_command(Walk *walk, GError **errp)
+{
+    cursor_u8(walk->cursor);
+    cursor_u16(walk->cursor);
+    if (!cursor_bytes(walk->cursor, cursor_u16(walk->cursor))) {
+        return image_reader_broken(walk->reader, walk->cursor, errp, "a command");
+    }
+    return TRUE;
+}
+
+static gboolean walk_sections(Walk *walk, GError **errp)
+{
+    for (;;) {
+        switch (cursor_peek(walk->cursor)) {
+        case STREAM_SECTION_PART:
+        case STREAM_SECTION_END:
+            if (!take_ram_section(walk, errp)) {
+                return FALSE;
+            }
+            break;
+        case STREAM_COMMAND:
+            if (!skip_command(walk, errp)) {
+                return FALSE;
+            }
+            break;
+        case STREAM_SECTION_FULL:
+        case STREAM_EOF:
+            return tell_zeros(walk, errp);
+        default:
+            walk->cursor->bad = cursor_peek(walk->cursor) < 0;
+            return image_reader_broken(walk->reader, walk->cursor, errp,
+                                       "no section of a kind that is known");
+        }
+    }
+}
+
+gboolean stream_pages_walk(ImageReader *reader, Cursor *cursor, ImagePageFunc func, gpointer user,
+                           GError **errp)
+{
+    g_autoptr(GHashTable) index = g_hash_table_new(g_str_hash, g_str_equal);
+    Walk walk = {
+        .reader = reader,
+        .cursor = cursor,
+        .func = func,
+        .user = user,
+        .index = index,
+        .block = NO_BLOCK,
+    };
+
+    for (guint i = 0; i < reader->head->blocks->len; i++) {
+        const ImageBlock *block = g_ptr_array_index(reader->head->blocks, i);
+        g_hash_table_insert(index, block->name, GUINT_TO_POINTER(i + 1));
+    }
+    return walk_sections(&walk, errp);
+}

@@ -1,0 +1,194 @@
+/*
+ * Steps 1 and 2 of a snapshot: reaching the process, and learning what it holds.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "attach/qemu-process.h"
+#include "clock.h"
+#include "migration/preflight.h"
+#include "snapshot-impl.h"
+#include "util/autofd.h"
+
+/* Tries each monitor that the process has; the last failure is the one reported. */
+static gboolean open_own_monitor(Snapshot *snapshot, GError **errp)
+{
+    g_autoptr(QemuProcess) process = qemu_process_inspect(snapshot->options->pid, errp);
+
+    if (!process) {
+        return FALSE;
+    }
+    if (!process->qmp->len) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_NOT_QEMU,
+                    "process %d (%s) has no QMP monitor that it listens on%s; start QEMU with "
+                    "-qmp unix:PATH,server=on,wait=off",
+                    (int)snapshot->options->pid, process->name,
+                    process->hmp->len ? ", only HMP ones" : "");
+        return FALSE;
+    }
+    for (guint i = 0; i < process->qmp->len && !snapshot->qmp; i++) {
+        const char *address = g_ptr_array_index(process->qmp, i);
+        g_clear_error(errp);
+        snapshot->qmp = qmp_client_open(address, QMP_GREETING_TIMEOUT_MS, errp);
+        snapshot->report->monitor = g_strdup(snapshot->qmp ? address : NULL);
+    }
+    snapshot->pid = snapshot->options->pid;
+    return snapshot->qmp != NULL;
+}
+
+static gboolean open_given_monitor(Snapshot *snapshot, GError **errp)
+{
+    const char *address = snapshot->options->qmp;
+
+    snapshot->qmp = qmp_client_open(address, QMP_GREETING_TIMEOUT_MS, errp);
+    if (!snapshot->qmp) {
+        return FALSE;
+    }
+    snapshot->report->monitor = g_strdup(address);
+    snapshot->pid = qemu_process_of_socket(qmp_client_get_fd(snapshot->qmp), errp);
+    if (snapshot->pid <= 0) {
+        return FALSE;
+    }
+    if (snapshot->options->pid && snapshot->options->pid != snapshot->pid) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_USAGE,
+                    "the monitor %s belongs to process %d, not to process %d", address,
+                    (int)snapshot->pid, (int)snapshot->options->pid);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean open_pidfd(Snapshot *snapshot, GError **errp)
+{
+    snapshot->pidfd = (int)syscall(SYS_pidfd_open, snapshot->pid, 0);
+    if (snapshot->pidfd < 0) {
+        return sf_error_set_errno(errp, SF_ERROR_NO_PROCESS, errno, "cannot watch process %d",
+                                  (int)snapshot->pid);
+    }
+    snapshot->report->pid = snapshot->pid;
+    return TRUE;
+}
+
+gboolean snapshot_attach(Snapshot *snapshot, GError **errp)
+{
+    gboolean good = snapshot->options->qmp ? open_given_monitor(snapshot, errp)
+                                           : open_own_monitor(snapshot, errp);
+    if (!good || !open_pidfd(snapshot, errp)) {
+        return FALSE;
+    }
+    snapshot->guardian = guardian_start(qmp_client_get_fd(snapshot->qmp), errp);
+    return snapshot->guardian != NULL;
+}
+
+static gboolean refuse_if_blocked(Snapshot *snapshot, GPtrArray *blocks, GPtrArray *maps,
+                                  GError **errp)
+{
+    g_autoptr(GPtrArray) blockers =
+        preflight_blockers(snapshot->pid, snapshot->qmp, blocks, maps, errp);
+
+    if (!blockers) {
+        return FALSE;
+    }
+    if (blockers->len) {
+        g_autoptr(GString) text = g_string_new(NULL);
+        for (guint i = 0; i < blockers->len; i++) {
+            g_string_append_printf(text, "%s%s", i ? "; " : "",
+                                   (const char *)g_ptr_array_index(blockers, i));
+        }
+        g_set_error(errp, SF_ERROR, SF_ERROR_BLOCKED,
+                    "a live snapshot of this VM is not possible: %s", text->str);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Run states in which there is no whole machine to capture. */
+static gboolean learn_state(Snapshot *snapshot, GError **errp)
+{
+    char *state = machine_query_status(snapshot->qmp, &snapshot->was_running, errp);
+
+    if (!state) {
+        return FALSE;
+    }
+    snapshot->report->run_state = state;
+    if (g_str_equal(state, "inmigrate") || g_str_equal(state, "finish-migrate") ||
+        g_str_equal(state, "postmigrate") || g_str_equal(state, "restore-vm") ||
+        g_str_equal(state, "save-vm") || g_str_equal(state, "colo")) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_BUSY,
+                    "the VM is in run state \"%s\": a migration or another snapshot has it; try "
+                    "again when that is over",
+                    state);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/*
+ * The page size that the target's stream counts in. Only the ARM targets have a legacy minimum
+ * (1 KiB) below what their machines use and so carry it in CONFIGURATION.
+ */
+static gboolean learn_page_bits(ImageHead *head, const char *target, GError **errp)
+{
+    static const char *const four_kib[] = { "x86_64", "i386",   "riscv64",  "riscv32",
+                                            "s390x",  "ppc64",  "ppc",      "mips",
+                                            "mipsel", "mips64", "mips64el", NULL };
+
+    head->target_page_bits = 12;
+    if (g_strv_contains(four_kib, target)) {
+        return TRUE;
+    }
+    if (g_str_equal(target, "aarch64") || g_str_equal(target, "arm")) {
+        head->send_page_bits = TRUE;
+        return TRUE;
+    }
+    g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                "the page size of target %s is not known to this version", target);
+    return FALSE;
+}
+
+static gboolean learn_machine(Snapshot *snapshot, GError **errp)
+{
+    g_autofree char *target = machine_query_target(snapshot->qmp, errp);
+
+    snapshot->head = image_head_new();
+    if (!target || !learn_page_bits(snapshot->head, target, errp)) {
+        return FALSE;
+    }
+    snapshot->head->machine_type = machine_query_type(snapshot->qmp, errp);
+    snapshot->report->machine_type = g_strdup(snapshot->head->machine_type);
+    return snapshot->head->machine_type != NULL;
+}
+
+static gboolean learn_ram(Snapshot *snapshot, GError **errp)
+{
+    SnapshotReport *report = snapshot->report;
+    g_autoptr(GPtrArray) blocks = machine_query_ram_blocks(snapshot->qmp, errp);
+    g_autoptr(GPtrArray) maps = blocks ? proc_read_maps(snapshot->pid, errp) : NULL;
+
+    if (!maps || !ram_host_locate(snapshot->pid, snapshot->qmp, blocks, maps, errp) ||
+        !refuse_if_blocked(snapshot, blocks, maps, errp)) {
+        return FALSE;
+    }
+    snapshot->ram = guest_ram_new(snapshot->pid, blocks, maps, &report->skipped_blocks, errp);
+    if (!snapshot->ram) {
+        return FALSE;
+    }
+    for (guint i = 0; i < snapshot->ram->blocks->len; i++) {
+        GuestBlock *block = g_ptr_array_index(snapshot->ram->blocks, i);
+        image_head_add_block(snapshot->head, block->name, block->length);
+    }
+    report->ram_blocks = snapshot->ram->blocks->len;
+    report->ram_bytes = snapshot->ram->bytes;
+    return TRUE;
+}
+
+gboolean snapshot_learn(Snapshot *snapshot, GError **errp)
+{
+    return learn_state(snapshot, errp) && learn_machine(snapshot, errp) &&
+           learn_ram(snapshot, errp) &&
+           device_capture_prepare(&snapshot->devices, snapshot->qmp, errp);
+}

@@ -1,0 +1,55 @@
+/*
+ * The context of one snapshot, passed through its steps. Private to migration/.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma once
+
+#include "attach/guardian.h"
+#include "attach/userfaultfd.h"
+#include "device-capture.h"
+#include "fault-service.h"
+#include "migration/snapshot.h"
+#include "output.h"
+#include "sweep.h"
+
+typedef struct Snapshot {
+    const SnapshotOptions *options;
+    const volatile int *cancel;
+    SnapshotReport *report;
+    SnapshotPhase phase;
+    guint64 began_ns;
+    guint64 next_look_ns; /* when snapshot_keep_going() looks around again */
+
+    pid_t pid;
+    int pidfd; /* readable when QEMU has exited */
+    QmpClient *qmp;
+    Guardian *guardian;
+    gboolean was_running;
+
+    GuestRam *ram;
+    ImageHead *head;
+    WriteTracking tracking;
+    gboolean armed; /* something is registered: to be undone */
+    BufferPool *pool;
+    FaultService *faults;
+    DeviceCapture devices;
+    Channel *channel;
+    ImageWriter *writer;
+    Output *output;
+    guint64 sweep_saved; /* pages */
+    Outcome outcome;
+} Snapshot;
+
+/* Step 1, attach.c's part of the way: process, monitor, guardian, userfaultfd. */
+gboolean snapshot_attach(Snapshot *snapshot, GError **errp);
+/* Step 2: machine, RAM blocks, everything that forbids a snapshot. */
+gboolean snapshot_learn(Snapshot *snapshot, GError **errp);
+/* Step 4: the downtime. The VM runs again afterwards if it ran before, whatever happens. */
+gboolean snapshot_freeze(Snapshot *snapshot, GError **errp);
+
+/*
+ * To be asked in every loop: FALSE and an error when the user cancelled, QEMU exited or another
+ * thread failed. Reports progress ten times a second. Cheap enough for each chunk.
+ */
+gboolean snapshot_keep_going(gpointer snapshot, GError **errp);

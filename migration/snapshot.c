@@ -1,0 +1,293 @@
+/*
+ * The snapshot thread: the seven steps, from top to bottom.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <poll.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "snapshot-impl.h"
+#include "util/autofd.h"
+#include "util/fault-injection.h"
+
+#define LOOK_INTERVAL_NS (100 * 1000 * 1000ULL)
+#define FAULT_THREADS_MAX 4U
+
+static void report_progress(Snapshot *snapshot)
+{
+    const SnapshotOptions *options = snapshot->options;
+    SnapshotProgress progress = {
+        .phase = snapshot->phase,
+        .total_bytes = snapshot->ram ? snapshot->ram->bytes : 0,
+        .saved_bytes = snapshot->output ? output_get_saved(snapshot->output) : 0,
+        .written_bytes = snapshot->channel ? channel_get_bytes(snapshot->channel) : 0,
+        .faults = snapshot->faults ? fault_service_get_faults(snapshot->faults) : 0,
+        .buffer_used = snapshot->pool ? buffer_pool_get_used(snapshot->pool) : 0,
+    };
+    if (options->progress) {
+        options->progress(&progress, options->progress_user);
+    }
+}
+
+static gboolean look_around(Snapshot *snapshot, GError **errp)
+{
+    struct pollfd exited = { .fd = snapshot->pidfd, .events = POLLIN };
+
+    if (poll(&exited, 1, 0) > 0) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_VM_GONE, "QEMU exited during the snapshot");
+        return FALSE;
+    }
+    report_progress(snapshot);
+    return TRUE;
+}
+
+gboolean snapshot_keep_going(gpointer user, GError **errp)
+{
+    Snapshot *snapshot = user;
+
+    if (*snapshot->cancel) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_CANCELLED, "the snapshot was cancelled");
+        return FALSE;
+    }
+    if (outcome_has_failed(&snapshot->outcome)) {
+        return outcome_take_error(&snapshot->outcome, errp);
+    }
+    guint64 now = clock_now_ns();
+    if (now < snapshot->next_look_ns) {
+        return TRUE;
+    }
+    snapshot->next_look_ns = now + LOOK_INTERVAL_NS;
+    return look_around(snapshot, errp);
+}
+
+static guint choose_fault_threads(const SnapshotOptions *options)
+{
+    if (options->fault_threads) {
+        return options->fault_threads;
+    }
+    /* Two even on one core: a thread that waits for the pool must not hold up the others' faults.
+     */
+    return CLAMP(g_get_num_processors() / 2, 2U, FAULT_THREADS_MAX);
+}
+
+/* The destination is opened before anything is done to the VM: most mistakes show here. */
+static gboolean open_output(Snapshot *snapshot, GError **errp)
+{
+    const SnapshotOptions *options = snapshot->options;
+
+    snapshot->pool = buffer_pool_new(options->max_buffer, errp);
+    if (!snapshot->pool) {
+        return FALSE;
+    }
+    snapshot->outcome.pool = snapshot->pool;
+    snapshot->channel = channel_open_output(options->destination, options->sync, errp);
+    if (!snapshot->channel) {
+        return FALSE;
+    }
+    snapshot->writer = stream_writer_new(snapshot->channel);
+    snapshot->output =
+        output_start(snapshot->writer, snapshot->head, snapshot->pool, &snapshot->outcome, errp);
+    return snapshot->output != NULL;
+}
+
+static gboolean open_tracking(Snapshot *snapshot, GError **errp)
+{
+    guint64 began = clock_now_ns();
+    guint64 offered = 0;
+    UffdDoor door = UFFD_DOOR_SYSCALL;
+
+    if (!userfaultfd_query_features(&offered, errp)) {
+        return FALSE;
+    }
+    int uffd = attach_userfaultfd(snapshot->guardian, snapshot->pid, snapshot->qmp, &door, errp);
+    if (uffd < 0 || !write_tracking_open(&snapshot->tracking, uffd, offered, snapshot->ram, errp)) {
+        return FALSE;
+    }
+    snapshot->report->door = door == UFFD_DOOR_DEVICE ? "/dev/userfaultfd" : "userfaultfd(2)";
+    snapshot->report->attach_ns = clock_now_ns() - began;
+    return TRUE;
+}
+
+/* Step 3. From here on the fault service runs until the last page is released. */
+static gboolean pre_arm(Snapshot *snapshot, GError **errp)
+{
+    guint64 began = clock_now_ns();
+
+    snapshot->phase = SNAPSHOT_PHASE_ARM;
+    snapshot->report->fault_threads = choose_fault_threads(snapshot->options);
+    snapshot->faults =
+        fault_service_start(snapshot->ram, &snapshot->tracking, snapshot->pool, &snapshot->outcome,
+                            snapshot->options->on_full, snapshot->report->fault_threads, errp);
+    if (!snapshot->faults) {
+        return FALSE;
+    }
+    snapshot->armed = TRUE;
+    if (!arm_all(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot, errp)) {
+        return FALSE;
+    }
+    snapshot->report->arm_ns = clock_now_ns() - began;
+    return TRUE;
+}
+
+/* Step 4, and what can be let go right after it: nobody needs the monitor any more. */
+static gboolean freeze(Snapshot *snapshot, GError **errp)
+{
+    snapshot->phase = SNAPSHOT_PHASE_FREEZE;
+    if (!snapshot_keep_going(snapshot, errp) || !snapshot_freeze(snapshot, errp) ||
+        !device_capture_read(&snapshot->devices,
+                             snapshot->was_running ? NULL : snapshot->report->run_state, errp)) {
+        return FALSE;
+    }
+    snapshot->report->device_bytes = snapshot->devices.length;
+    qmp_client_remove_fdset(snapshot->qmp, snapshot->devices.fdset, NULL);
+    snapshot->devices.fdset = -1;
+    guardian_release_monitor(snapshot->guardian);
+    g_clear_pointer(&snapshot->qmp, qmp_client_free);
+    return TRUE;
+}
+
+/* Step 5. Ends when every page is saved, by the sweep or by a fault thread. */
+static gboolean sweep(Snapshot *snapshot, GError **errp)
+{
+    guint64 began = clock_now_ns();
+    Sweep sweep = { .ram = snapshot->ram,
+                    .tracking = &snapshot->tracking,
+                    .pool = snapshot->pool,
+                    .keep_going = snapshot_keep_going,
+                    .user = snapshot };
+
+    snapshot->phase = SNAPSHOT_PHASE_SWEEP;
+    gboolean good = sweep_run(&sweep, errp);
+    snapshot->report->pages_swept = sweep.pages_saved;
+    while (good &&
+           sweep.pages_saved + fault_service_get_saved(snapshot->faults) < snapshot->ram->pages) {
+        good = snapshot_keep_going(snapshot, errp);
+        g_usleep(100);
+    }
+    snapshot->report->sweep_ns = clock_now_ns() - began;
+    return good;
+}
+
+static void collect_fault_stats(SnapshotReport *report, const ServiceStats *stats)
+{
+    report->faults = stats->faults;
+    report->faults_prearm = stats->faults_prearm;
+    report->faults_spurious = stats->spurious;
+    report->pages_faulted = stats->pages_saved;
+    report->stalls = stats->stalls;
+    report->stall_ns = stats->stall_ns;
+    report->fault_latency = stats->latency;
+}
+
+/*
+ * Step 6, first half: QEMU is as it was before. Also the way out of every failure. @lost: pages
+ * may still be protected, and whoever waits for one is let go.
+ */
+static void release_guest(Snapshot *snapshot, gboolean lost)
+{
+    if (snapshot->faults && lost) {
+        fault_service_set_phase(snapshot->faults, SERVICE_ABANDON);
+        buffer_pool_close(snapshot->pool);
+    }
+    if (snapshot->armed) {
+        write_tracking_unregister_all(&snapshot->tracking, snapshot->ram, lost);
+        snapshot->armed = FALSE;
+    }
+    if (snapshot->faults) {
+        ServiceStats stats = { 0 };
+        fault_service_stop(snapshot->faults, &stats);
+        snapshot->faults = NULL;
+        collect_fault_stats(snapshot->report, &stats);
+    }
+    write_tracking_close(&snapshot->tracking);
+}
+
+static void stop_output(Snapshot *snapshot)
+{
+    OutputStats stats = { 0 };
+
+    output_stop(snapshot->output, &stats);
+    snapshot->output = NULL;
+    snapshot->report->pages_zero = stats.zero_bytes / snapshot->report->page_size;
+}
+
+/* Step 6, second half: the device state behind the RAM; the image is complete and gets its name. */
+static gboolean finish(Snapshot *snapshot, GError **errp)
+{
+    guint64 began = clock_now_ns();
+    ImageWriter *writer = snapshot->writer;
+
+    snapshot->phase = SNAPSHOT_PHASE_FINISH;
+    buffer_pool_finish(snapshot->pool);
+    while (!output_is_done(snapshot->output)) {
+        if (!snapshot_keep_going(snapshot, errp)) {
+            return FALSE;
+        }
+        g_usleep(500);
+    }
+    snapshot->report->buffer_peak = buffer_pool_get_peak(snapshot->pool);
+    stop_output(snapshot);
+    if (outcome_has_failed(&snapshot->outcome)) {
+        return outcome_take_error(&snapshot->outcome, errp);
+    }
+    gboolean good =
+        writer->device_state(writer, snapshot->devices.data, snapshot->devices.length, errp) &&
+        writer->finish(writer, errp);
+    snapshot->report->bytes_written = channel_get_bytes(snapshot->channel);
+    good = good && channel_commit(snapshot->channel, errp);
+    snapshot->report->finish_ns = clock_now_ns() - began;
+    return good;
+}
+
+/* Everything that is still there, on every path, in the order that harms nobody. */
+static void cleanup(Snapshot *snapshot)
+{
+    release_guest(snapshot, TRUE);
+    if (snapshot->output) {
+        buffer_pool_close(snapshot->pool);
+        channel_interrupt(snapshot->channel);
+        stop_output(snapshot);
+    }
+    image_writer_free(snapshot->writer);
+    channel_free(snapshot->channel);
+    device_capture_clear(&snapshot->devices, snapshot->qmp);
+    guardian_stop(snapshot->guardian);
+    qmp_client_free(snapshot->qmp);
+    guest_ram_free(snapshot->ram);
+    image_head_free(snapshot->head);
+    buffer_pool_free(snapshot->pool);
+    sf_clear_fd(&snapshot->pidfd);
+    outcome_clear(&snapshot->outcome);
+}
+
+static gboolean run_steps(Snapshot *snapshot, GError **errp)
+{
+    if (!snapshot_attach(snapshot, errp) || !snapshot_learn(snapshot, errp) ||
+        !open_tracking(snapshot, errp) || !open_output(snapshot, errp) ||
+        !pre_arm(snapshot, errp) || !freeze(snapshot, errp) || !sweep(snapshot, errp)) {
+        return FALSE;
+    }
+    release_guest(snapshot, FALSE);
+    return finish(snapshot, errp);
+}
+
+gboolean snapshot_run(const SnapshotOptions *options, const volatile int *cancel,
+                      SnapshotReport *report, GError **errp)
+{
+    Snapshot snapshot = { .options = options,
+                          .cancel = cancel,
+                          .report = report,
+                          .began_ns = clock_now_ns(),
+                          .pidfd = -1,
+                          .tracking = { .uffd = -1 },
+                          .devices = { .memfd = -1, .fdset = -1 } };
+
+    outcome_init(&snapshot.outcome);
+    report->page_size = POOL_SLOT_SIZE;
+    report->max_buffer = options->max_buffer;
+    gboolean good = run_steps(&snapshot, errp);
+    cleanup(&snapshot);
+    report->total_ns = clock_now_ns() - snapshot.began_ns;
+    return good;
+}

@@ -1,0 +1,188 @@
+/*
+ * The userfaultfd ioctls of the engine.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "write-tracking.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+
+#include "userfaultfd-compat.h"
+#include "util/autofd.h"
+#include "util/fault-injection.h"
+
+/*
+ * UFFDIO_UNREGISTER holds the mmap lock for writing while it walks the page tables, and so holds up
+ * every page fault of the guest: it is done in pieces that take well under a millisecond.
+ */
+#define UNREGISTER_PIECE (32ULL << 20)
+
+static guint64 features_wanted(GuestRam *ram, guint64 offered)
+{
+    guint64 wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        GuestBlock *block = g_ptr_array_index(ram->blocks, i);
+        if (block->file >= 0 || block->hugetlb) {
+            wanted |= UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+        }
+    }
+    wanted |= offered & (UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_EVENT_REMOVE);
+    if (fault_injected("no-wp-unpopulated")) {
+        wanted &= ~(guint64)UFFD_FEATURE_WP_UNPOPULATED;
+    }
+    return wanted;
+}
+
+gboolean write_tracking_open(WriteTracking *tracking, int uffd, guint64 offered, GuestRam *ram,
+                             GError **errp)
+{
+    sf_autofd fd = uffd;
+    guint64 wanted = features_wanted(ram, offered);
+
+    if (fault_injected("no-wp")) {
+        offered &= ~(guint64)UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    }
+    if (fault_injected("no-wp-shmem")) {
+        offered &= ~(guint64)UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+    }
+    if (!(offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                    "this kernel cannot write-protect memory through userfaultfd (it needs Linux "
+                    "5.7 with CONFIG_USERFAULTFD on a processor that supports it)");
+        return FALSE;
+    }
+    if (wanted & ~offered & UFFD_FEATURE_WP_HUGETLBFS_SHMEM) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                    "the guest's memory is shared or in huge pages, which this kernel cannot "
+                    "write-protect (it needs Linux 5.19); a VM with plain anonymous memory can be "
+                    "snapshotted here");
+        return FALSE;
+    }
+    struct uffdio_api api = { .api = UFFD_API, .features = wanted };
+    if (ioctl(fd, UFFDIO_API, &api) < 0) {
+        return sf_error_set_errno(errp, SF_ERROR_UNSUPPORTED, errno,
+                                  "userfaultfd refuses the features 0x%" G_GINT64_MODIFIER "x",
+                                  wanted);
+    }
+    tracking->features = wanted;
+    tracking->unpopulated = (wanted & UFFD_FEATURE_WP_UNPOPULATED) != 0;
+    tracking->uffd = sf_steal_fd(&fd);
+    return TRUE;
+}
+
+void write_tracking_close(WriteTracking *tracking)
+{
+    sf_clear_fd(&tracking->uffd);
+}
+
+gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GError **errp)
+{
+    struct uffdio_register reg = {
+        .range = { .start = block->host, .len = block->pages * block->page_size },
+        .mode = UFFDIO_REGISTER_MODE_WP,
+    };
+    if (ioctl(tracking->uffd, UFFDIO_REGISTER, &reg) < 0) {
+        int err = errno;
+        if (err == EBUSY) {
+            g_set_error(errp, SF_ERROR, SF_ERROR_BUSY,
+                        "RAM block %s is already tracked by a userfaultfd: another snapshot, a "
+                        "background snapshot or a postcopy migration of this VM is running; wait "
+                        "for its end",
+                        block->name);
+            return FALSE;
+        }
+        return sf_error_set_errno(errp, SF_ERROR_UNSUPPORTED, err,
+                                  "RAM block %s cannot be write-tracked", block->name);
+    }
+    if (!(reg.ioctls & (1ULL << _UFFDIO_WRITEPROTECT))) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                    "this kernel cannot write-protect the kind of memory behind RAM block %s",
+                    block->name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+void write_tracking_unregister_all(WriteTracking *tracking, GuestRam *ram, gboolean still_armed)
+{
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        GuestBlock *block = g_ptr_array_index(ram->blocks, i);
+        guint64 length = block->pages * block->page_size;
+        guint64 piece = MAX(UNREGISTER_PIECE, block->page_size);
+
+        /* Kernels before 6.0 leave the protection in place when a range is unregistered. */
+        if (still_armed) {
+            write_tracking_try_release(tracking, block, 0, block->pages);
+        }
+        for (guint64 at = 0; at < length; at += piece) {
+            struct uffdio_range range = { .start = block->host + at,
+                                          .len = MIN(piece, length - at) };
+            ioctl(tracking->uffd, UFFDIO_UNREGISTER, &range);
+        }
+    }
+}
+
+static int write_protect(WriteTracking *tracking, GuestBlock *block, guint64 first, guint64 count,
+                         guint64 mode)
+{
+    struct uffdio_writeprotect wp = {
+        .range = { .start = block->host + first * block->page_size,
+                   .len = count * block->page_size },
+        .mode = mode,
+    };
+    for (int tries = 0; tries < 4; tries++) {
+        if (ioctl(tracking->uffd, UFFDIO_WRITEPROTECT, &wp) == 0) {
+            return 0;
+        }
+        if (errno != EAGAIN && errno != EINTR) {
+            return -errno;
+        }
+        g_thread_yield();
+    }
+    return -EAGAIN;
+}
+
+static gboolean write_protect_or_fail(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                                      guint64 count, guint64 mode, GError **errp)
+{
+    int ret;
+    while ((ret = write_protect(tracking, block, first, count, mode)) == -EAGAIN) {
+        g_usleep(10);
+    }
+    return ret == 0 ? TRUE : write_tracking_error(ret, block, errp);
+}
+
+gboolean write_tracking_error(int ret, GuestBlock *block, GError **errp)
+{
+    /* The kernel says ESRCH when the process that owns the memory has exited. */
+    if (ret == -ESRCH) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_VM_GONE, "QEMU exited during the snapshot");
+        return FALSE;
+    }
+    return sf_error_set_errno(errp, SF_ERROR_FAILED, -ret,
+                              "changing the write protection of RAM block %s", block->name);
+}
+
+int write_tracking_try_arm(WriteTracking *tracking, GuestBlock *block, guint64 first, guint64 count)
+{
+    return write_protect(tracking, block, first, count, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int write_tracking_try_release(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                               guint64 count)
+{
+    return write_protect(tracking, block, first, count, 0);
+}
+
+gboolean write_tracking_arm(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                            guint64 count, GError **errp)
+{
+    return write_protect_or_fail(tracking, block, first, count, UFFDIO_WRITEPROTECT_MODE_WP, errp);
+}
+
+gboolean write_tracking_release(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                                guint64 count, GError **errp)
+{
+    return write_protect_or_fail(tracking, block, first, count, 0, errp);
+}

@@ -1,0 +1,46 @@
+/*
+ * Write protection of guest memory through a userfaultfd: register, arm, release. Thin over the
+ * kernel's ioctls; knows blocks, not the snapshot. Any thread. Private to migration/.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#pragma once
+
+#include "guest-ram.h"
+
+typedef struct WriteTracking {
+    int uffd;
+    guint64 features;     /* granted by UFFDIO_API */
+    gboolean unpopulated; /* arming reaches holes of anonymous memory too */
+} WriteTracking;
+
+/* UFFDIO_API on @uffd (taken) with the features of @offered that the blocks need. */
+gboolean write_tracking_open(WriteTracking *tracking, int uffd, guint64 offered, GuestRam *ram,
+                             GError **errp);
+/* Closes the descriptor: the kernel drops what protection is left and wakes every waiter. */
+void write_tracking_close(WriteTracking *tracking);
+
+/* SF_ERROR_BUSY when another userfaultfd has the range: a migration, or another snapshot. */
+gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GError **errp);
+/* Removes protection and registration of everything, in pieces; errors are of no use here. */
+void write_tracking_unregister_all(WriteTracking *tracking, GuestRam *ram, gboolean still_armed);
+
+/*
+ * UFFDIO_WRITEPROTECT answers EAGAIN while QEMU's mappings change, that is until somebody has read
+ * the event for it. These two give up after a few tries and return -EAGAIN, for threads that are
+ * themselves the ones to read events; 0 is success, any other value a negative errno.
+ */
+int write_tracking_try_arm(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                           guint64 count);
+int write_tracking_try_release(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                               guint64 count);
+
+/* Protects pages against writing; waits out EAGAIN, so the fault service must be running. */
+gboolean write_tracking_arm(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                            guint64 count, GError **errp);
+/* Removes the protection and wakes whoever waits in the range; waits out EAGAIN too. */
+gboolean write_tracking_release(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                                guint64 count, GError **errp);
+
+/* Turns what the try functions return (not 0) into an error; always FALSE. */
+gboolean write_tracking_error(int ret, GuestBlock *block, GError **errp);
