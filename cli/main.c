@@ -20,6 +20,8 @@ typedef struct Command {
 
 static const Command commands[] = {
     { "snapshot", cmd_snapshot, "take a live snapshot of a running VM" },
+    { "restore", cmd_restore, "start a QEMU with the state of an image" },
+    { "list", cmd_list, "show the VMs of this host, and whether each can be snapshotted" },
     { NULL },
 };
 

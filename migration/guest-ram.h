@@ -46,6 +46,9 @@ typedef struct GuestBlock {
     gboolean hugetlb;
     int file;            /* of the mapping, -1 for anonymous memory */
     guint64 file_offset; /* of the block's first byte */
+    /* The extent of the file that guest_block_scan() looked at last; of its one thread. */
+    guint64 extent_begin, extent_end;
+    gboolean extent_is_data;
 } GuestBlock;
 
 typedef struct GuestRam {

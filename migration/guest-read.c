@@ -67,30 +67,47 @@ static gboolean entry_has_content(guint64 entry)
            ((entry & PM_SWAP) && PM_SWAP_TYPE(entry) != PM_SWAP_TYPE_MARKER);
 }
 
-/* Marks what the file has data for (tmpfs knows its holes, swapped-out pages count as data). */
+/*
+ * Looks up the extent, data or hole, that @at lies in (tmpfs knows its holes; swapped-out pages
+ * count as data). The kernel walks page by page to an extent's end, so each is asked for once:
+ * what is data stays data, and a hole is filled only by a write, which claims the page first.
+ */
+static gboolean find_extent(GuestBlock *block, guint64 at, GError **errp)
+{
+    if (at >= block->extent_begin && at < block->extent_end) {
+        return TRUE;
+    }
+    off_t data = lseek(block->file, (off_t)at, SEEK_DATA);
+    off_t end = data;
+    block->extent_begin = at;
+    block->extent_is_data = FALSE;
+    if (data < 0 && errno == ENXIO) {
+        block->extent_end = G_MAXUINT64; /* only a hole from here to the end of the file */
+        return TRUE;
+    }
+    if (data >= 0 && (guint64)data == at) {
+        block->extent_is_data = TRUE;
+        end = lseek(block->file, data, SEEK_HOLE);
+    }
+    if (end < 0) {
+        return sf_error_set_errno(errp, SF_ERROR_FAILED, errno,
+                                  "looking for holes in RAM block %s", block->name);
+    }
+    block->extent_end = (guint64)end;
+    return TRUE;
+}
+
+/* Marks the pages that the file has data for. */
 static gboolean scan_file(GuestBlock *block, guint64 first, guint64 count, guint8 *kind,
                           GError **errp)
 {
-    guint64 begin = block->file_offset + first * block->page_size;
-    guint64 end = begin + count * block->page_size;
-
-    for (guint64 at = begin; at < end;) {
-        off_t data = lseek(block->file, (off_t)at, SEEK_DATA);
-        if (data < 0 && errno == ENXIO) {
-            return TRUE; /* only a hole from here to the end of the file */
+    for (guint64 i = 0; i < count; i++) {
+        if (!find_extent(block, block->file_offset + (first + i) * block->page_size, errp)) {
+            return FALSE;
         }
-        off_t hole = data < 0 ? -1 : lseek(block->file, data, SEEK_HOLE);
-        if (hole < 0) {
-            return sf_error_set_errno(errp, SF_ERROR_FAILED, errno,
-                                      "looking for holes in RAM block %s", block->name);
+        if (block->extent_is_data && kind[i] == PAGE_KIND_ZERO) {
+            kind[i] = PAGE_KIND_FILE;
         }
-        for (at = MAX(at, (guint64)data); at < MIN(end, (guint64)hole); at += block->page_size) {
-            guint64 page = (at - begin) / block->page_size;
-            if (kind[page] == PAGE_KIND_ZERO) {
-                kind[page] = PAGE_KIND_FILE;
-            }
-        }
-        at = MAX((guint64)hole, at);
     }
     return TRUE;
 }

@@ -32,6 +32,7 @@ char *cursor_name(Cursor *cursor);
 
 struct ImageReader {
     char *path;
+    int fd;
     guint8 *map;
     gsize size;
     ImageHead *head;

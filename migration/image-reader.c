@@ -200,7 +200,7 @@ static gboolean read_ram_start(ImageReader *reader, Cursor *cursor, GError **err
     cursor_u32(cursor); /* instance */
     guint32 version = cursor_u32(cursor);
 
-    if (type != STREAM_SECTION_START || !name) {
+    if (cursor->bad || type != STREAM_SECTION_START || !name) {
         return image_reader_broken(reader, cursor, errp, "no section begins here");
     }
     if (strcmp(name, STREAM_RAM_NAME) || version != STREAM_RAM_VERSION) {
@@ -236,10 +236,11 @@ static gboolean read_head(ImageReader *reader, GError **errp)
 
 static gboolean map_file(ImageReader *reader, GError **errp)
 {
-    sf_autofd fd = open(reader->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
 
-    if (fd < 0 || fstat(fd, &st) < 0) {
+    /* O_NONBLOCK: a FIFO is refused below, not waited for. */
+    reader->fd = open(reader->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (reader->fd < 0 || fstat(reader->fd, &st) < 0) {
         return sf_error_set_errno(errp, SF_ERROR_IO, errno, "cannot read the image %s",
                                   reader->path);
     }
@@ -256,7 +257,7 @@ static gboolean map_file(ImageReader *reader, GError **errp)
                     reader->path, (gint64)st.st_size, reader->layout.start);
         return FALSE;
     }
-    void *map = mmap(NULL, (gsize)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    void *map = mmap(NULL, (gsize)st.st_size, PROT_READ, MAP_PRIVATE, reader->fd, 0);
     if (map == MAP_FAILED) {
         return sf_error_set_errno(errp, SF_ERROR_IO, errno, "cannot map the image %s",
                                   reader->path);
@@ -273,6 +274,7 @@ ImageReader *image_reader_open(const char *path, guint64 offset, GError **errp)
     g_autoptr(ImageReader) reader = g_new0(ImageReader, 1);
 
     reader->path = g_strdup(path);
+    reader->fd = -1;
     reader->head = image_head_new();
     reader->layout.start = offset;
     if (!map_file(reader, errp) || !read_head(reader, errp)) {
@@ -289,9 +291,15 @@ void image_reader_free(ImageReader *reader)
     if (reader->map) {
         munmap(reader->map, reader->size);
     }
+    sf_clear_fd(&reader->fd);
     image_head_free(reader->head);
     g_free(reader->path);
     g_free(reader);
+}
+
+int image_reader_get_fd(ImageReader *reader)
+{
+    return reader->fd;
 }
 
 const ImageHead *image_reader_get_head(ImageReader *reader)

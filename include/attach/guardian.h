@@ -5,7 +5,7 @@
  *  - it is the ptracer: a QEMU thread whose registers are borrowed for a system call gets them back
  *    although the engine has died meanwhile;
  *  - it keeps a copy of the monitor connection, and when the engine dies between "stop" and "cont"
- *    it sends the "cont".
+ *    it sends the "cont"; it also takes back a descriptor that QEMU was handed.
  *
  * It never holds a userfaultfd longer than it takes to pass it on: the kernel drops all protection
  * with the last descriptor, and that must be the engine's.
@@ -47,6 +47,13 @@ gboolean guardian_remote_syscall(Guardian *guardian, pid_t pid, long number, con
  * shared memory. Any thread.
  */
 void guardian_set_frozen(Guardian *guardian, gboolean frozen);
+
+/*
+ * The number of a descriptor set that QEMU is about to be given by add-fd, -1 when it has been
+ * removed again. If the engine dies in between, the guardian removes it: QEMU itself does that only
+ * when its last monitor connection, whoever's, ends. Any thread.
+ */
+void guardian_set_fdset(Guardian *guardian, gint64 fdset);
 
 /* The monitor connection is not needed any more: the guardian closes its copy. */
 void guardian_release_monitor(Guardian *guardian);

@@ -31,6 +31,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Destination, destination_free)
  */
 Destination *destination_parse(const char *text, GError **errp);
 
+/*
+ * Parses a SIZE as above; it is at most INT64_MAX, so that it also fits an off_t. SF_ERROR_USAGE.
+ */
+gboolean destination_parse_size(const char *text, guint64 *size, GError **errp);
+
 typedef struct Channel Channel;
 
 /*

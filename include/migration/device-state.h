@@ -20,6 +20,7 @@ typedef struct DeviceSection {
 } DeviceSection;
 
 void device_section_free(DeviceSection *section);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DeviceSection, device_section_free)
 
 /*
  * Takes the frame off a file that xen-save-devices-state wrote: checks magic and version, and that
@@ -35,6 +36,12 @@ gboolean device_state_unframe(const guint8 *data, gsize size, gsize *start, gsiz
  * where the chain breaks.
  */
 GPtrArray *device_state_list(const guint8 *data, gsize length, GError **errp);
+
+/*
+ * The same where @data goes on behind the sections with what ends a whole stream: EOF and then
+ * nothing, or a description. *end gets the position of EOF.
+ */
+GPtrArray *device_state_list_in_stream(const guint8 *data, gsize length, gsize *end, GError **errp);
 
 /*
  * Writes @state (a RunState name, e.g. "paused") into the section "globalstate" of @data, in place.

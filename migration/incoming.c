@@ -1,0 +1,245 @@
+/*
+ * A restore from top to bottom: look at the image, start QEMU, compare, feed, wait until it runs.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "incoming-impl.h"
+#include "monitor/machine.h"
+
+#define POLL_US (5 * 1000)
+/* How long the run state may take after the load; it is set by a bottom half of the main loop. */
+#define RUN_STATE_WAIT_US (10 * G_USEC_PER_SEC)
+/* How long QEMU may take to refuse what does not fit. */
+#define REFUSAL_WAIT_MS 10000
+
+void incoming_report_clear(IncomingReport *report)
+{
+    g_free(report->run_state);
+    *report = (IncomingReport){ 0 };
+}
+
+static double seconds_since(gint64 start)
+{
+    return (double)(g_get_monotonic_time() - start) / G_USEC_PER_SEC;
+}
+
+static gboolean check_cancel(const volatile int *cancel, GError **errp)
+{
+    if (*cancel) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_CANCELLED, "the restore was cancelled");
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* query-migrate's status, "none" before there is one; the caller frees. */
+static char *query_load_status(QmpClient *qmp, GError **errp)
+{
+    g_autoptr(JsonNode) info = qmp_client_execute(qmp, "query-migrate", NULL, errp);
+
+    if (!info) {
+        return NULL;
+    }
+    const char *status = JSON_NODE_HOLDS_OBJECT(info)
+                             ? json_object_get_string_member_with_default(
+                                   json_node_get_object(info), "status", "none")
+                             : "none";
+    return g_strdup(status);
+}
+
+static void show_progress(const IncomingOptions *options, guint64 done, guint64 total)
+{
+    if (options->progress) {
+        options->progress(done, total, options->progress_user);
+    }
+}
+
+/* Waits for "completed". QEMU exits by itself when a load fails, with a message. */
+static gboolean wait_loaded(const IncomingOptions *options, IncomingQemu *qemu, IncomingFeed *feed,
+                            guint64 total, const volatile int *cancel, GError **errp)
+{
+    while (check_cancel(cancel, errp)) {
+        GError *error = NULL;
+        g_autofree char *status = query_load_status(qemu->qmp, &error);
+        int broken = incoming_feed_get_error(feed);
+        if (!status) {
+            return incoming_qemu_explain(qemu, error, errp);
+        }
+        if (!strcmp(status, "completed")) {
+            show_progress(options, total, total);
+            return TRUE;
+        }
+        if (!strcmp(status, "failed")) {
+            g_set_error(errp, SF_ERROR, SF_ERROR_FAILED,
+                        "QEMU could not load the image; its own message tells why");
+            return FALSE;
+        }
+        if (broken && broken != EPIPE) {
+            return sf_error_set_errno(errp, SF_ERROR_IO, broken, "cannot read the image %s",
+                                      options->image);
+        }
+        show_progress(options, incoming_feed_get_done(feed), total);
+        g_usleep(POLL_US);
+    }
+    return FALSE;
+}
+
+/* The state that the source had, or paused where -S asks for it. */
+static gboolean wait_run_state(IncomingQemu *qemu, const volatile int *cancel,
+                               IncomingReport *report, GError **errp)
+{
+    gint64 deadline = g_get_monotonic_time() + RUN_STATE_WAIT_US;
+
+    while (check_cancel(cancel, errp)) {
+        GError *error = NULL;
+        g_autofree char *state = machine_query_status(qemu->qmp, &report->running, &error);
+        if (!state) {
+            return incoming_qemu_explain(qemu, error, errp);
+        }
+        if (strcmp(state, "inmigrate") != 0) {
+            report->run_state = g_steal_pointer(&state);
+            return TRUE;
+        }
+        if (g_get_monotonic_time() > deadline) {
+            g_set_error(errp, SF_ERROR, SF_ERROR_FAILED,
+                        "QEMU has loaded the image but does not leave the state \"inmigrate\"");
+            return FALSE;
+        }
+        g_usleep(POLL_US);
+    }
+    return FALSE;
+}
+
+static gboolean load(const IncomingOptions *options, IncomingQemu *qemu, ImageReader *reader,
+                     const volatile int *cancel, IncomingReport *report, GError **errp)
+{
+    const ImageLayout *layout = image_reader_get_layout(reader);
+    const FeedRange ranges[FEED_RANGES] = { { layout->start, layout->end } };
+    gint64 start = g_get_monotonic_time();
+    GError *error = NULL;
+
+    g_autoptr(IncomingFeed) feed =
+        incoming_feed_start(qemu->qmp, image_reader_get_fd(reader), ranges, &error);
+    if (!feed) {
+        return incoming_qemu_explain(qemu, error, errp);
+    }
+    gboolean good = wait_loaded(options, qemu, feed, layout->end - layout->start, cancel, errp) &&
+                    wait_run_state(qemu, cancel, report, errp);
+    report->load_seconds = seconds_since(start);
+    report->bytes = incoming_feed_get_done(feed);
+    if (!good) {
+        incoming_qemu_end(qemu); /* the feed's thread ends with its reader */
+    }
+    return good;
+}
+
+/*
+ * Has QEMU say in its own words what it does not like: it gets the head, the list of RAM blocks
+ * without pages, and the device sections, but never the end of the stream, so that it cannot run
+ * whatever it makes of them.
+ */
+static void let_qemu_refuse(IncomingQemu *qemu, ImageReader *reader)
+{
+    const ImageLayout *layout = image_reader_get_layout(reader);
+    const FeedRange ranges[FEED_RANGES] = { { layout->start, layout->pages },
+                                            { layout->devices, layout->eof } };
+    g_autoptr(IncomingFeed) feed =
+        incoming_feed_start(qemu->qmp, image_reader_get_fd(reader), ranges, NULL);
+
+    if (feed) {
+        incoming_qemu_wait_end(qemu, REFUSAL_WAIT_MS);
+    }
+    incoming_qemu_end(qemu);
+}
+
+static gboolean set_mismatch(const char *image, GPtrArray *lines, GError **errp)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    g_string_printf(text, "%s does not fit this QEMU command line:", image);
+    for (guint i = 0; i < lines->len; i++) {
+        g_string_append_printf(text, "\n  %s", (const char *)g_ptr_array_index(lines, i));
+    }
+    g_set_error_literal(errp, SF_ERROR, SF_ERROR_MISMATCH, text->str);
+    return FALSE;
+}
+
+/* After a failed load: what looked odd before it is now the likely cause. */
+static gboolean name_suspects(const char *image, GPtrArray *suspects, GError **errp)
+{
+    if (!suspects->len || !errp || !g_error_matches(*errp, SF_ERROR, SF_ERROR_VM_GONE)) {
+        return FALSE;
+    }
+    g_autofree char *ended = g_strdup((*errp)->message);
+    g_clear_error(errp);
+    set_mismatch(image, suspects, errp);
+    g_prefix_error(errp, "%s. ", ended);
+    return FALSE;
+}
+
+static gboolean compare_and_load(const IncomingOptions *options, IncomingQemu *qemu,
+                                 ImageReader *reader, const volatile int *cancel,
+                                 IncomingReport *report, GError **errp)
+{
+    IncomingDifferences differences = { 0 };
+    GError *error = NULL;
+    gboolean good = FALSE;
+
+    if (!incoming_compare(qemu->qmp, reader, &differences, &error)) {
+        incoming_qemu_explain(qemu, error, errp);
+    } else if (differences.certain->len) {
+        if (differences.qemu_refuses) {
+            let_qemu_refuse(qemu, reader);
+        }
+        set_mismatch(options->image, differences.certain, errp);
+    } else {
+        good = load(options, qemu, reader, cancel, report, errp) ||
+               name_suspects(options->image, differences.suspected, errp);
+    }
+    incoming_differences_clear(&differences);
+    return good;
+}
+
+/* Only the structure is looked at, and whether somebody wants to stop. */
+static gboolean look_at_page(guint block, guint64 offset, const void *data, guint64 length,
+                             gpointer user, GError **errp)
+{
+    return check_cancel(user, errp);
+}
+
+/* From the start of the program on. QEMU initialises while the image is looked through. */
+static gboolean run_qemu(const IncomingOptions *options, IncomingQemu *qemu, ImageReader *reader,
+                         const volatile int *cancel, IncomingReport *report, GError **errp)
+{
+    gint64 start = g_get_monotonic_time();
+
+    if (!incoming_qemu_start(qemu, options->qemu_command, errp) ||
+        !image_reader_foreach_page(reader, look_at_page, (gpointer)cancel, errp) ||
+        !incoming_qemu_wait_monitor(qemu, cancel, errp)) {
+        return FALSE;
+    }
+    report->start_seconds = seconds_since(start);
+    report->pid = qemu->pid;
+    return compare_and_load(options, qemu, reader, cancel, report, errp);
+}
+
+gboolean incoming_run(const IncomingOptions *options, const volatile int *cancel,
+                      IncomingReport *report, GError **errp)
+{
+    g_autoptr(ImageReader) reader = image_reader_open(options->image, options->offset, errp);
+    IncomingQemu qemu;
+
+    *report = (IncomingReport){ 0 };
+    if (!reader) {
+        return FALSE;
+    }
+    if (!run_qemu(options, &qemu, reader, cancel, report, errp)) {
+        incoming_qemu_end(&qemu);
+        return FALSE;
+    }
+    incoming_qemu_release(&qemu);
+    return TRUE;
+}
