@@ -42,6 +42,7 @@ typedef struct GuestBlock {
     guint64 group_pages;   /* pages that one bit of "touched" stands for */
     guint64 groups;
     _Atomic guint64 *touched; /* bitmap of groups released since they were armed */
+    gboolean registered;      /* with our userfaultfd */
     gboolean shared;          /* MAP_SHARED: the file is the memory */
     gboolean hugetlb;
     int file;            /* of the mapping, -1 for anonymous memory */

@@ -37,6 +37,8 @@ gboolean incoming_qemu_wait_monitor(IncomingQemu *qemu, const volatile int *canc
 gboolean incoming_qemu_explain(IncomingQemu *qemu, GError *error, GError **errp);
 /* Waits for its own end; FALSE after @timeout_ms. */
 gboolean incoming_qemu_wait_end(IncomingQemu *qemu, guint timeout_ms);
+/* Asks it to go, which it does without a word, unlike after a signal. */
+void incoming_qemu_quit(IncomingQemu *qemu);
 /* Ends it, in one way or another. */
 void incoming_qemu_end(IncomingQemu *qemu);
 /* Forgets it: it goes on by itself. */
@@ -68,15 +70,25 @@ int incoming_feed_get_error(IncomingFeed *feed);
 void incoming_feed_free(IncomingFeed *feed);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IncomingFeed, incoming_feed_free)
 
-/* ---- incoming-compare.c: whether it can fit ---- */
+/* ---- incoming-compare.c, incoming-devices.c: whether it can fit ---- */
 
 typedef struct IncomingDifferences {
     GPtrArray *certain;    /* sentences */
     GPtrArray *suspected;  /* sentences, too; only the load itself can judge them */
+    GHashTable *places;    /* of the devices among the certain ones, see incoming_device_place() */
     gboolean qemu_refuses; /* QEMU itself sees one of the certain ones */
 } IncomingDifferences;
 
+void incoming_differences_init(IncomingDifferences *differences);
 void incoming_differences_clear(IncomingDifferences *differences);
+void incoming_differences_add(GPtrArray *list, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
 /* The pages were walked before. FALSE: the comparison itself failed. */
 gboolean incoming_compare(QmpClient *qmp, ImageReader *reader, IncomingDifferences *differences,
                           GError **errp);
+/* The devices' part of it. */
+gboolean incoming_compare_devices(QmpClient *qmp, ImageReader *reader,
+                                  IncomingDifferences *differences, GError **errp);
+/* Where a section's or block's device sits on its bus; NULL for one that sits on none. Caller
+ * frees. */
+char *incoming_device_place(const char *name);

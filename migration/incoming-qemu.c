@@ -212,6 +212,13 @@ static void signal_qemu(IncomingQemu *qemu, int number)
     }
 }
 
+void incoming_qemu_quit(IncomingQemu *qemu)
+{
+    g_autoptr(JsonNode) answer = qmp_client_execute(qemu->qmp, "quit", NULL, NULL);
+
+    incoming_qemu_wait_end(qemu, TERMINATE_WAIT_MS);
+}
+
 void incoming_qemu_end(IncomingQemu *qemu)
 {
     g_clear_pointer(&qemu->qmp, qmp_client_free);

@@ -184,15 +184,18 @@ static gboolean compare_and_load(const IncomingOptions *options, IncomingQemu *q
                                  ImageReader *reader, const volatile int *cancel,
                                  IncomingReport *report, GError **errp)
 {
-    IncomingDifferences differences = { 0 };
+    IncomingDifferences differences;
     GError *error = NULL;
     gboolean good = FALSE;
 
+    incoming_differences_init(&differences);
     if (!incoming_compare(qemu->qmp, reader, &differences, &error)) {
         incoming_qemu_explain(qemu, error, errp);
     } else if (differences.certain->len) {
         if (differences.qemu_refuses) {
             let_qemu_refuse(qemu, reader);
+        } else {
+            incoming_qemu_quit(qemu);
         }
         set_mismatch(options->image, differences.certain, errp);
     } else {

@@ -38,6 +38,9 @@ static gboolean capture_devices(Snapshot *snapshot, GError **errp)
         g_set_error(errp, SF_ERROR, SF_ERROR_FAILED, "injected: device state");
         return FALSE;
     }
+    if (fault_injected("long-freeze")) {
+        g_usleep(2 * G_USEC_PER_SEC);
+    }
     if (!device_capture_save(&snapshot->devices, snapshot->qmp, errp)) {
         return FALSE;
     }

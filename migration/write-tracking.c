@@ -95,6 +95,7 @@ gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GEr
         return sf_error_set_errno(errp, SF_ERROR_UNSUPPORTED, err,
                                   "RAM block %s cannot be write-tracked", block->name);
     }
+    block->registered = TRUE;
     if (!(reg.ioctls & (1ULL << _UFFDIO_WRITEPROTECT))) {
         g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
                     "this kernel cannot write-protect the kind of memory behind RAM block %s",
@@ -111,6 +112,14 @@ void write_tracking_unregister_all(WriteTracking *tracking, GuestRam *ram, gbool
         guint64 length = block->pages * block->page_size;
         guint64 piece = MAX(UNREGISTER_PIECE, block->page_size);
 
+        /*
+         * The kernel does not ask whose range it is: unregistering, or removing protection, of a
+         * range that another userfaultfd tracks would ruin that snapshot silently.
+         */
+        if (!block->registered) {
+            continue;
+        }
+        block->registered = FALSE;
         /* Kernels before 6.0 leave the protection in place when a range is unregistered. */
         if (still_armed) {
             write_tracking_try_release(tracking, block, 0, block->pages);

@@ -22,7 +22,7 @@ void write_tracking_close(WriteTracking *tracking);
 
 /* SF_ERROR_BUSY when another userfaultfd has the range: a migration, or another snapshot. */
 gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GError **errp);
-/* Removes protection and registration of everything, in pieces; errors are of no use here. */
+/* Removes protection and registration of what we registered; errors are of no use here. */
 void write_tracking_unregister_all(WriteTracking *tracking, GuestRam *ram, gboolean still_armed);
 
 /*

@@ -16,13 +16,15 @@ typedef enum {
 
 /*
  * Opens a full userfaultfd (never UFFD_USER_MODE_ONLY: KVM's faults come from the kernel) inside
- * process @pid, O_CLOEXEC | O_NONBLOCK, without UFFDIO_API done. QEMU keeps no copy. The system call
- * is tried first, then the device through @qmp (may be NULL: then only the system call). On failure
- * the error is SF_ERROR_PERMISSION and the text says for each of the three doors (ptrace access to
- * the process; the system call; the device) whether it is shut and how to open it.
- * Runs in @guardian, see there. Takes about 0.1 ms of one QEMU thread's time.
+ * process @pid, O_CLOEXEC | O_NONBLOCK, without UFFDIO_API done. QEMU keeps no copy. The system
+ * call is tried first, then the device through @qmp (may be NULL: then only the system call); the
+ * other way round where QEMU runs under a seccomp filter, which may kill for a call it does not
+ * expect. On failure the error is SF_ERROR_PERMISSION and the text says for each of the three doors
+ * (ptrace access to the process; the system call; the device) whether it is shut and how to open
+ * it. Runs in @guardian, see there. Takes about 0.1 ms of one QEMU thread's time.
  */
-int attach_userfaultfd(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *door, GError **errp);
+int attach_userfaultfd(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *door,
+                       GError **errp);
 
 /*
  * The UFFD_FEATURE_* mask of this kernel, asked from a throw-away descriptor of this process;

@@ -242,6 +242,7 @@ void test_vm_adopt(TestVm *vm)
     g_autofree char *text = read_file(path);
 
     vm->pid = (pid_t)g_ascii_strtoll(text, NULL, 10);
+    vm->is_child = FALSE; /* it may have been, before it was ended and restored */
     g_assert_cmpint(vm->pid, >, 1);
     connect_monitor(vm);
 }
@@ -442,24 +443,30 @@ void test_vm_read_memory(TestVm *vm, guint64 address, gpointer buffer, gsize len
 
 /* ---- The program under test ---- */
 
+TestTool *test_tool_start_command(const char *const *argv)
+{
+    TestTool *tool = g_new0(TestTool, 1);
+    g_autofree char *out = NULL, *err = NULL;
+
+    tool->dir = test_dir_new();
+    out = test_dir_file(tool->dir, "stdout");
+    err = test_dir_file(tool->dir, "stderr");
+    tool->pid = spawn((char **)argv, out, err);
+    return tool;
+}
+
 TestTool *test_tool_start(const char *const *args)
 {
     const char *program = g_getenv("STILLFRAME_BIN");
     g_autoptr(GPtrArray) argv = g_ptr_array_new();
-    TestTool *tool = g_new0(TestTool, 1);
-    g_autofree char *out = NULL, *err = NULL;
 
     g_assert_nonnull(program);
-    tool->dir = test_dir_new();
-    out = test_dir_file(tool->dir, "stdout");
-    err = test_dir_file(tool->dir, "stderr");
     g_ptr_array_add(argv, (gpointer)program);
     for (; *args; args++) {
         g_ptr_array_add(argv, (gpointer)*args);
     }
     g_ptr_array_add(argv, NULL);
-    tool->pid = spawn((char **)argv->pdata, out, err);
-    return tool;
+    return test_tool_start_command((const char *const *)argv->pdata);
 }
 
 pid_t test_tool_get_pid(TestTool *tool)

@@ -127,6 +127,8 @@ typedef struct TestTool TestTool;
 
 /* Starts stillframe with @args (NULL-terminated, without the program's name). */
 TestTool *test_tool_start(const char *const *args);
+/* The same with a whole command line, for a shell or another program around stillframe. */
+TestTool *test_tool_start_command(const char *const *argv);
 pid_t test_tool_get_pid(TestTool *tool);
 /*
  * Waits for its end; returns the exit status, or 128 + signal. *out and *err (may be NULL) get its

@@ -189,6 +189,7 @@ static void execute(RealQemu *qemu, const char *command, const char *uri)
     }
     g_autoptr(JsonNode) answer = qmp_client_execute(client, command, arguments, &error);
     g_assert_no_error(error);
+    g_assert_nonnull(answer);
 }
 
 /* A migration that stands still: nobody reads at the other end of its socket. */

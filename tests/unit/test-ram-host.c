@@ -29,6 +29,7 @@ static void execute(QmpClient *client, const char *command, const char *argument
     g_autoptr(JsonNode) answer =
         qmp_client_execute(client, command, json_node_dup_object(node), &error);
     g_assert_no_error(error);
+    g_assert_nonnull(answer);
 }
 
 static void plug_dimm(QmpClient *client)
