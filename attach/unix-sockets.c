@@ -74,6 +74,8 @@ static UnixSocket *socket_from_diag(const struct unix_diag_msg *message, gsize l
     if (!unix_socket->path) {
         unix_socket->path = g_strdup("");
     }
+    /* The other end keeps its place after close(), without an inode, until this end closes too. */
+    unix_socket->abandoned = unix_socket->connected && unix_socket->peer == 0;
     return unix_socket;
 }
 

@@ -284,6 +284,11 @@ static void list_all(gboolean json)
     for (guint i = 0; i < processes->len; i++) {
         g_auto(Vm) vm = { 0 };
         look_at(&vm, processes->pdata[i]);
+        uid_t uid;
+        if (!proc_read_uid(vm.process->pid, &uid, NULL)) {
+            /* It ended while it was asked. */
+            continue;
+        }
         if (json) {
             json_array_add_object_element(json_node_get_array(root), make_object(&vm));
         } else {

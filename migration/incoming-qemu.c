@@ -214,8 +214,9 @@ static void signal_qemu(IncomingQemu *qemu, int number)
 
 void incoming_qemu_quit(IncomingQemu *qemu)
 {
-    g_autoptr(JsonNode) answer = qmp_client_execute(qemu->qmp, "quit", NULL, NULL);
+    JsonNode *answer = qmp_client_execute(qemu->qmp, "quit", NULL, NULL);
 
+    g_clear_pointer(&answer, json_node_unref);
     incoming_qemu_wait_end(qemu, TERMINATE_WAIT_MS);
 }
 

@@ -155,7 +155,8 @@ static gboolean find_unix_client(int fd, guint64 *client_inode)
     g_autoptr(GPtrArray) sockets = unix_sockets_list();
     for (guint i = 0; i < sockets->len; i++) {
         const UnixSocket *each = sockets->pdata[i];
-        if (!each->connected || strcmp(each->path, name) != 0) {
+        /* A client that has gone holds nothing: QEMU has not found the time to notice. */
+        if (!each->connected || each->abandoned || strcmp(each->path, name) != 0) {
             continue;
         }
         if (each->peer == st.st_ino) {

@@ -17,6 +17,11 @@
 /* A single message above this is no QMP any more (query-qmp-schema answers with 0.2 MiB). */
 #define MESSAGE_MAX (64 * 1024 * 1024)
 #define READ_STEP (64 * 1024)
+/*
+ * The greeting comes from QEMU's monitor thread, the answer to the first command from its main
+ * loop, which may be at work: it gets so many times longer.
+ */
+#define NEGOTIATION_FACTOR (QMP_TIMEOUT_MS / QMP_GREETING_TIMEOUT_MS)
 /* Nobody may ever ask for them: the oldest go. */
 #define EVENTS_MAX 256
 
@@ -321,7 +326,8 @@ static gboolean negotiate(QmpClient *client, guint greeting_timeout_ms, GError *
     if (!take_greeting(client, greeting, errp)) {
         return FALSE;
     }
-    g_autoptr(JsonNode) done = execute(client, "qmp_capabilities", NULL, -1, QMP_TIMEOUT_MS, errp);
+    g_autoptr(JsonNode) done = execute(client, "qmp_capabilities", NULL, -1,
+                                       greeting_timeout_ms * NEGOTIATION_FACTOR, errp);
     return done != NULL;
 }
 

@@ -15,6 +15,7 @@ typedef struct UnixSocket {
     guint64 peer; /* the inode at the other end, 0 where there is none or it cannot be told */
     gboolean listening;
     gboolean connected;
+    gboolean abandoned; /* connected, but the other end has been closed (sock_diag only) */
     char *path; /* as bound; "@name" for an abstract one, "" for none */
 } UnixSocket;
 

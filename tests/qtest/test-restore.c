@@ -238,6 +238,7 @@ static void test_wait(Fixture *f, gconstpointer data)
     g_usleep(200000);
     g_assert_cmpint(kill(test_tool_get_pid(tool), 0), ==, 0);
     g_autoptr(JsonNode) answer = qmp_client_execute(qmp, "quit", NULL, NULL);
+    g_assert_nonnull(answer);
     g_assert_cmpint(test_tool_finish(tool, 20000, NULL, NULL), ==, 0);
     g_assert_false(some_qemu_is_left(f));
 }

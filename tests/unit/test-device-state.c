@@ -45,6 +45,7 @@ static void test_list_in_stream(void)
     put_u8(data, 0x00);
     g_autoptr(GPtrArray) bare = device_state_list_in_stream(data->data, data->len, &end, &error);
     g_assert_no_error(error);
+    g_assert_cmpuint(bare->len, ==, 4);
     g_assert_cmpuint(end, ==, sections);
 
     put_u8(data, 0x06);

@@ -58,6 +58,7 @@ static void test_scripted_errors(void)
     } cases[] = {
         { "", SF_ERROR_MONITOR_SILENT, "does not answer" },
         { "{\"QMP\": {\"version\"", SF_ERROR_MONITOR_SILENT, "does not answer" },
+        { GREETING, SF_ERROR_MONITOR_SILENT, "qmp_capabilities" },
         { "QEMU 7.2.0 monitor - type 'help' for more information\r\n(qemu) ",
           SF_ERROR_MONITOR_PROTOCOL, "HMP" },
         { "HTTP/1.0 400 Bad Request\r\n", SF_ERROR_MONITOR_PROTOCOL, "HTTP/1.0" },
@@ -73,7 +74,7 @@ static void test_scripted_errors(void)
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autoptr(GError) error = NULL;
         sf_autofd other = -1;
-        g_autoptr(QmpClient) client = client_of_text(cases[i].text, &other, 100, &error);
+        g_autoptr(QmpClient) client = client_of_text(cases[i].text, &other, 50, &error);
         g_test_message("%s", error ? error->message : "no error");
         g_assert_null(client);
         g_assert_error(error, SF_ERROR, (gint)cases[i].code);
@@ -219,6 +220,22 @@ static void test_real_busy_names_the_client(void)
     real_qemu_clear(&qemu);
 }
 
+static void stop_process(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    kill(pid, SIGSTOP);
+    for (guint i = 0; i < 1000; i++) {
+        g_autofree char *text = NULL;
+        g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+        if (strstr(text, ") T ")) {
+            return;
+        }
+        g_usleep(1000);
+    }
+    g_error("process %d does not stop", (int)pid);
+}
+
+/* Not "busy", although QEMU has had no time to notice that its last client has gone. */
 static void test_real_stopped_is_silent(void)
 {
     if (!real_qemu_available()) {
@@ -226,7 +243,7 @@ static void test_real_stopped_is_silent(void)
     }
     RealQemu qemu;
     real_qemu_run(&qemu, NULL);
-    kill(qemu.pid, SIGSTOP);
+    stop_process(qemu.pid);
     g_autoptr(GError) error = NULL;
     g_assert_null(qmp_client_open(qemu.socket, 200, &error));
     g_assert_error(error, SF_ERROR, SF_ERROR_MONITOR_SILENT);
