@@ -54,6 +54,8 @@ int main(int argc, char **argv)
     setlocale(LC_ALL, "");
     /* A reader that closes its pipe is an error to report, not a death. */
     signal(SIGPIPE, SIG_IGN);
+    /* So is a file that grows over the user's limit (ulimit -f). */
+    signal(SIGXFSZ, SIG_IGN);
 
     if (argc < 2) {
         print_help(stderr);

@@ -120,7 +120,7 @@ static void account(BufferPool *pool, guint64 bytes)
 
 gint buffer_pool_take_slot(BufferPool *pool, gboolean wait)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
 
     while (wait && !pool->n_free_slots && !pool->closed) {
         g_cond_wait(&pool->slot_free, &pool->lock);
@@ -139,7 +139,7 @@ guint8 *buffer_pool_slot_data(BufferPool *pool, gint slot)
 
 void buffer_pool_push_slot(BufferPool *pool, gint slot, guint block, guint64 offset)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
 
     pool->info[slot] = (SlotInfo){ .block = block, .offset = offset };
     pool->full_slots[(pool->full_head + pool->n_full_slots++) % pool->n_slots] = slot;
@@ -148,7 +148,7 @@ void buffer_pool_push_slot(BufferPool *pool, gint slot, guint block, guint64 off
 
 Batch *buffer_pool_take_batch(BufferPool *pool, guint timeout_ms)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
     gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
 
     while (!pool->n_free_batches && !pool->closed) {
@@ -167,7 +167,7 @@ Batch *buffer_pool_take_batch(BufferPool *pool, guint timeout_ms)
 
 void buffer_pool_push_batch(BufferPool *pool, Batch *batch)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
 
     pool->full_batches[(pool->full_batch_head + pool->n_full_batches++) % pool->n_batches] = batch;
     g_cond_signal(&pool->filled);
@@ -175,14 +175,14 @@ void buffer_pool_push_batch(BufferPool *pool, Batch *batch)
 
 void buffer_pool_finish(BufferPool *pool)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
     pool->finished = TRUE;
     g_cond_broadcast(&pool->filled);
 }
 
 void buffer_pool_close(BufferPool *pool)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
     pool->closed = TRUE;
     g_cond_broadcast(&pool->filled);
     g_cond_broadcast(&pool->slot_free);
@@ -191,7 +191,7 @@ void buffer_pool_close(BufferPool *pool)
 
 gboolean buffer_pool_fetch(BufferPool *pool, gint *slots, guint max, guint *n_slots, Batch **batch)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
 
     while (!pool->n_full_slots && !pool->n_full_batches && !pool->finished && !pool->closed) {
         g_cond_wait(&pool->filled, &pool->lock);
@@ -225,7 +225,7 @@ Extent buffer_pool_slot_extent(BufferPool *pool, gint slot)
 
 void buffer_pool_return(BufferPool *pool, const gint *slots, guint n_slots, Batch *batch)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
 
     for (guint i = 0; i < n_slots; i++) {
         pool->free_slots[pool->n_free_slots++] = slots[i];
@@ -243,12 +243,12 @@ void buffer_pool_return(BufferPool *pool, const gint *slots, guint n_slots, Batc
 
 guint64 buffer_pool_get_used(BufferPool *pool)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
     return pool->used;
 }
 
 guint64 buffer_pool_get_peak(BufferPool *pool)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
     return pool->peak;
 }

@@ -18,20 +18,9 @@
 /* Device state is some hundred KiB; graphics devices with much local state reach tens of MiB. */
 #define DEVICE_STATE_MAX (4ULL << 30)
 
-gboolean device_capture_prepare(DeviceCapture *capture, QmpClient *qmp, GError **errp)
+/* Hands our file to QEMU as an fdset. */
+static gboolean share_by_fdset(DeviceCapture *capture, QmpClient *qmp, GError **errp)
 {
-    capture->fdset = -1;
-    capture->memfd = memfd_create("stillframe-device-state", MFD_CLOEXEC);
-    if (capture->memfd < 0) {
-        return sf_error_set_errno(errp, SF_ERROR_FAILED, errno,
-                                  "cannot make a memory file for the device state");
-    }
-    if (!qmp_client_can_send_fd(qmp)) {
-        /* Over TCP: QEMU opens it through our /proc entry, which it may when it is the same user.
-         */
-        capture->filename = g_strdup_printf("/proc/%d/fd/%d", (int)getpid(), capture->memfd);
-        return TRUE;
-    }
     /* QEMU gives out a descriptor of an fdset only for the access mode that it was opened with. */
     g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", capture->memfd);
     sf_autofd writable = open(self, O_WRONLY | O_CLOEXEC);
@@ -41,11 +30,29 @@ gboolean device_capture_prepare(DeviceCapture *capture, QmpClient *qmp, GError *
     if (!qmp_client_add_fd(qmp, writable, &capture->fdset, NULL, errp)) {
         return FALSE;
     }
+    g_free(capture->filename);
     capture->filename = g_strdup_printf("/dev/fdset/%" G_GINT64_FORMAT, capture->fdset);
     return TRUE;
 }
 
-gboolean device_capture_save(DeviceCapture *capture, QmpClient *qmp, GError **errp)
+gboolean device_capture_prepare(DeviceCapture *capture, QmpClient *qmp, gboolean running,
+                                GError **errp)
+{
+    capture->fdset = -1;
+    capture->memfd = memfd_create("stillframe-device-state", MFD_CLOEXEC);
+    if (capture->memfd < 0) {
+        return sf_error_set_errno(errp, SF_ERROR_FAILED, errno,
+                                  "cannot make a memory file for the device state");
+    }
+    if (running && qmp_client_can_send_fd(qmp)) {
+        return share_by_fdset(capture, qmp, errp);
+    }
+    /* QEMU may open this when it is root or the same user. */
+    capture->filename = g_strdup_printf("/proc/%d/fd/%d", (int)getpid(), capture->memfd);
+    return TRUE;
+}
+
+static gboolean ask_to_save(DeviceCapture *capture, QmpClient *qmp, GError **errp)
 {
     JsonObject *arguments = json_object_new();
     json_object_set_string_member(arguments, "filename", capture->filename);
@@ -53,11 +60,29 @@ gboolean device_capture_save(DeviceCapture *capture, QmpClient *qmp, GError **er
     json_object_set_boolean_member(arguments, "live", FALSE);
 
     g_autoptr(JsonNode) answer = qmp_client_execute(qmp, "xen-save-devices-state", arguments, errp);
-    if (!answer) {
-        g_prefix_error(errp, "QEMU could not save its device state: ");
-        return FALSE;
+    return answer != NULL;
+}
+
+gboolean device_capture_save(DeviceCapture *capture, QmpClient *qmp, GError **errp)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (ask_to_save(capture, qmp, &error)) {
+        return TRUE;
     }
-    return TRUE;
+    /* Another user's QEMU may not open our file by its path: then it is handed over after all. */
+    if (capture->fdset < 0 && qmp_client_can_send_fd(qmp)) {
+        g_clear_error(&error);
+        if (!share_by_fdset(capture, qmp, errp)) {
+            return FALSE;
+        }
+        if (ask_to_save(capture, qmp, &error)) {
+            return TRUE;
+        }
+    }
+    g_propagate_prefixed_error(errp, g_steal_pointer(&error),
+                               "QEMU could not save its device state: ");
+    return FALSE;
 }
 
 static gboolean map_state(DeviceCapture *capture, GError **errp)
@@ -96,12 +121,17 @@ gboolean device_capture_read(DeviceCapture *capture, const char *run_state, GErr
            device_state_set_run_state(capture->data, capture->length, run_state, errp);
 }
 
-void device_capture_clear(DeviceCapture *capture, QmpClient *qmp)
+void device_capture_unshare(DeviceCapture *capture, QmpClient *qmp)
 {
     if (capture->fdset >= 0 && qmp) {
         qmp_client_remove_fdset(qmp, capture->fdset, NULL);
         capture->fdset = -1;
     }
+}
+
+void device_capture_clear(DeviceCapture *capture, QmpClient *qmp)
+{
+    device_capture_unshare(capture, qmp);
     if (capture->mapped) {
         munmap(capture->mapped, capture->mapped_size);
         capture->mapped = NULL;

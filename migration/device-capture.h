@@ -18,7 +18,12 @@ typedef struct DeviceCapture {
     gsize mapped_size;
 } DeviceCapture;
 
-gboolean device_capture_prepare(DeviceCapture *capture, QmpClient *qmp, GError **errp);
+/*
+ * @running: whether the VM runs now. QEMU forgets the descriptors of a removed fdset only while its
+ * VM runs, so that one that is paused is rather told our file's path in /proc.
+ */
+gboolean device_capture_prepare(DeviceCapture *capture, QmpClient *qmp, gboolean running,
+                                GError **errp);
 /* xen-save-devices-state. The VM must be stopped. */
 gboolean device_capture_save(DeviceCapture *capture, QmpClient *qmp, GError **errp);
 /*
@@ -26,5 +31,7 @@ gboolean device_capture_save(DeviceCapture *capture, QmpClient *qmp, GError **er
  * running before the snapshot; NULL where it was.
  */
 gboolean device_capture_read(DeviceCapture *capture, const char *run_state, GError **errp);
+/* QEMU need not have the file any more. */
+void device_capture_unshare(DeviceCapture *capture, QmpClient *qmp);
 /* Forgets it all, in QEMU too; @qmp may be NULL. */
 void device_capture_clear(DeviceCapture *capture, QmpClient *qmp);

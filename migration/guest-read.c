@@ -90,8 +90,8 @@ static gboolean find_extent(GuestBlock *block, guint64 at, GError **errp)
         end = lseek(block->file, data, SEEK_HOLE);
     }
     if (end < 0) {
-        return sf_error_set_errno(errp, SF_ERROR_FAILED, errno,
-                                  "looking for holes in RAM block %s", block->name);
+        return sf_error_set_errno(errp, SF_ERROR_FAILED, errno, "looking for holes in RAM block %s",
+                                  block->name);
     }
     block->extent_end = (guint64)end;
     return TRUE;

@@ -327,8 +327,7 @@ static void find_end(ImageReader *reader)
     }
 }
 
-gboolean image_reader_foreach_page(ImageReader *reader, ImagePageFunc func, gpointer user,
-                                   GError **errp)
+static gboolean walk_all(ImageReader *reader, ImagePageFunc func, gpointer user, GError **errp)
 {
     Cursor cursor = { reader->map, reader->size, reader->layout.pages };
     gsize length;
@@ -346,6 +345,27 @@ gboolean image_reader_foreach_page(ImageReader *reader, ImagePageFunc func, gpoi
     reader->layout.eof = cursor.at + length;
     find_end(reader);
     return TRUE;
+}
+
+gboolean image_reader_foreach_page(ImageReader *reader, ImagePageFunc func, gpointer user,
+                                   GError **errp)
+{
+    ImageHead *head = reader->head;
+
+    if (func || head->send_page_bits || head->target_page_bits != 12) {
+        return walk_all(reader, func, user, errp);
+    }
+    if (walk_all(reader, NULL, NULL, errp)) {
+        return TRUE;
+    }
+    /* A stream that says nothing may be of an ARM machine with its legacy page of 1 KiB. */
+    head->target_page_bits = 10;
+    if (walk_all(reader, NULL, NULL, NULL)) {
+        g_clear_error(errp);
+        return TRUE;
+    }
+    head->target_page_bits = 12;
+    return FALSE;
 }
 
 gboolean image_reader_get_device_state(ImageReader *reader, const guint8 **data, gsize *length,

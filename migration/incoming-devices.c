@@ -25,21 +25,6 @@ static gboolean can_ask(QmpClient *qmp)
 }
 
 /*
- * QEMU was started by us and can open our file through /proc. The usual way, a descriptor in an
- * fdset, would leave it open in QEMU: fdsets are cleaned up only while the VM runs.
- */
-static gboolean save_by_path(DeviceCapture *capture, QmpClient *qmp)
-{
-    capture->memfd = memfd_create("stillframe-device-state", MFD_CLOEXEC);
-    capture->filename = g_strdup_printf("/proc/%d/fd/%d", (int)getpid(), capture->memfd);
-    if (capture->memfd >= 0 && device_capture_save(capture, qmp, NULL)) {
-        return TRUE;
-    }
-    device_capture_clear(capture, qmp);
-    return FALSE;
-}
-
-/*
  * The sections that this QEMU would write. What the command notes about the run state on the way is
  * overwritten by the load that follows.
  */
@@ -48,10 +33,8 @@ static GPtrArray *list_own(QmpClient *qmp, GError **errp)
     DeviceCapture capture = { .memfd = -1, .fdset = -1 };
     GPtrArray *list = NULL;
 
-    /* Under another user (-runas) /proc is closed to it. */
-    if ((save_by_path(&capture, qmp) || (device_capture_prepare(&capture, qmp, errp) &&
-                                         device_capture_save(&capture, qmp, errp))) &&
-        device_capture_read(&capture, NULL, errp)) {
+    if (device_capture_prepare(&capture, qmp, FALSE, errp) &&
+        device_capture_save(&capture, qmp, errp) && device_capture_read(&capture, NULL, errp)) {
         list = device_state_list(capture.data, capture.length, errp);
     }
     device_capture_clear(&capture, qmp);

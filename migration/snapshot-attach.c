@@ -9,10 +9,14 @@
 #include <unistd.h>
 
 #include "attach/qemu-process.h"
+#include "attach/target-page.h"
 #include "clock.h"
 #include "migration/preflight.h"
 #include "snapshot-impl.h"
 #include "util/autofd.h"
+
+/* What a 32-bit ARM page was before ARMv6: the size that a stream without the subsection means. */
+#define ARM_PAGE_BITS_LEGACY 10
 
 /* Tries each monitor that the process has; the last failure is the one reported. */
 static gboolean open_own_monitor(Snapshot *snapshot, GError **errp)
@@ -128,26 +132,37 @@ static gboolean learn_state(Snapshot *snapshot, GError **errp)
 }
 
 /*
- * The page size that the target's stream counts in. Only the ARM targets have a legacy minimum
- * (1 KiB) below what their machines use and so carry it in CONFIGURATION.
+ * The page size that the stream counts in. Most targets have one; the ARM ones choose between 1
+ * KiB, their legacy minimum, and 4 KiB with the machine, and CONFIGURATION carries what is above
+ * the minimum.
  */
-static gboolean learn_page_bits(ImageHead *head, const char *target, GError **errp)
+static gboolean learn_page_bits(Snapshot *snapshot, const char *target, GError **errp)
 {
     static const char *const four_kib[] = { "x86_64", "i386",   "riscv64",  "riscv32",
                                             "s390x",  "ppc64",  "ppc",      "mips",
                                             "mipsel", "mips64", "mips64el", NULL };
+    ImageHead *head = snapshot->head;
 
     head->target_page_bits = 12;
     if (g_strv_contains(four_kib, target)) {
         return TRUE;
     }
-    if (g_str_equal(target, "aarch64") || g_str_equal(target, "arm")) {
-        head->send_page_bits = TRUE;
-        return TRUE;
+    if (!g_str_equal(target, "aarch64") && !g_str_equal(target, "arm")) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                    "the page size of target %s is not known to this version", target);
+        return FALSE;
     }
-    g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-                "the page size of target %s is not known to this version", target);
-    return FALSE;
+    g_autoptr(GPtrArray) maps = proc_read_maps(snapshot->pid, errp);
+    if (!maps || !target_page_find_bits(snapshot->pid, maps, &head->target_page_bits, errp)) {
+        return FALSE;
+    }
+    if (head->target_page_bits > 12) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                    "this machine's pages are larger than 4 KiB, which is not supported yet");
+        return FALSE;
+    }
+    head->send_page_bits = head->target_page_bits > ARM_PAGE_BITS_LEGACY;
+    return TRUE;
 }
 
 static gboolean learn_machine(Snapshot *snapshot, GError **errp)
@@ -155,7 +170,7 @@ static gboolean learn_machine(Snapshot *snapshot, GError **errp)
     g_autofree char *target = machine_query_target(snapshot->qmp, errp);
 
     snapshot->head = image_head_new();
-    if (!target || !learn_page_bits(snapshot->head, target, errp)) {
+    if (!target || !learn_page_bits(snapshot, target, errp)) {
         return FALSE;
     }
     snapshot->head->machine_type = machine_query_type(snapshot->qmp, errp);
@@ -189,6 +204,5 @@ static gboolean learn_ram(Snapshot *snapshot, GError **errp)
 gboolean snapshot_learn(Snapshot *snapshot, GError **errp)
 {
     return learn_state(snapshot, errp) && learn_machine(snapshot, errp) &&
-           learn_ram(snapshot, errp) &&
-           device_capture_prepare(&snapshot->devices, snapshot->qmp, errp);
+           learn_ram(snapshot, errp);
 }

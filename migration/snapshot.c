@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <poll.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -109,6 +110,17 @@ static gboolean open_tracking(Snapshot *snapshot, GError **errp)
     return TRUE;
 }
 
+/* What the freeze will need from the monitor is made ready, so that it holds three commands only.
+ */
+static gboolean prepare_devices(Snapshot *snapshot, GError **errp)
+{
+    if (!device_capture_prepare(&snapshot->devices, snapshot->qmp, snapshot->was_running, errp)) {
+        return FALSE;
+    }
+    guardian_set_fdset(snapshot->guardian, snapshot->devices.fdset);
+    return TRUE;
+}
+
 /* Step 3. From here on the fault service runs until the last page is released. */
 static gboolean pre_arm(Snapshot *snapshot, GError **errp)
 {
@@ -140,8 +152,7 @@ static gboolean freeze(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     snapshot->report->device_bytes = snapshot->devices.length;
-    qmp_client_remove_fdset(snapshot->qmp, snapshot->devices.fdset, NULL);
-    snapshot->devices.fdset = -1;
+    device_capture_unshare(&snapshot->devices, snapshot->qmp);
     guardian_release_monitor(snapshot->guardian);
     g_clear_pointer(&snapshot->qmp, qmp_client_free);
     return TRUE;
@@ -264,8 +275,9 @@ static void cleanup(Snapshot *snapshot)
 static gboolean run_steps(Snapshot *snapshot, GError **errp)
 {
     if (!snapshot_attach(snapshot, errp) || !snapshot_learn(snapshot, errp) ||
-        !open_tracking(snapshot, errp) || !open_output(snapshot, errp) ||
-        !pre_arm(snapshot, errp) || !freeze(snapshot, errp) || !sweep(snapshot, errp)) {
+        !open_tracking(snapshot, errp) || !prepare_devices(snapshot, errp) ||
+        !open_output(snapshot, errp) || !pre_arm(snapshot, errp) || !freeze(snapshot, errp) ||
+        !sweep(snapshot, errp)) {
         return FALSE;
     }
     release_guest(snapshot, FALSE);
@@ -283,11 +295,20 @@ gboolean snapshot_run(const SnapshotOptions *options, const volatile int *cancel
                           .tracking = { .uffd = -1 },
                           .devices = { .memfd = -1, .fdset = -1 } };
 
+    /* An engine that is stopped serves no faults: the threads made below inherit this mask. */
+    sigset_t terminal_stops, before;
+    sigemptyset(&terminal_stops);
+    sigaddset(&terminal_stops, SIGTSTP);
+    sigaddset(&terminal_stops, SIGTTIN);
+    sigaddset(&terminal_stops, SIGTTOU);
+    pthread_sigmask(SIG_BLOCK, &terminal_stops, &before);
+
     outcome_init(&snapshot.outcome);
     report->page_size = POOL_SLOT_SIZE;
     report->max_buffer = options->max_buffer;
     gboolean good = run_steps(&snapshot, errp);
     cleanup(&snapshot);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     report->total_ns = clock_now_ns() - snapshot.began_ns;
     return good;
 }

@@ -5,7 +5,7 @@
  */
 #include "util/error.h"
 
-G_DEFINE_QUARK(stillframe - error - quark, sf_error)
+G_DEFINE_QUARK(stillframe_error, sf_error)
 
 gboolean sf_error_set_errno(GError **errp, SfError code, int err, const char *format, ...)
 {

@@ -54,9 +54,11 @@ gboolean fault_injected(const char *name)
     if (!any_fault()) {
         return FALSE;
     }
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fault_lock);
+    g_mutex_lock(&fault_lock);
     Fault *fault = g_hash_table_lookup(fault_table(), name);
-    return fault && ++fault->calls >= fault->from_call;
+    gboolean injected = fault && ++fault->calls >= fault->from_call;
+    g_mutex_unlock(&fault_lock);
+    return injected;
 }
 
 guint64 fault_value(const char *name, guint64 otherwise)
@@ -64,9 +66,11 @@ guint64 fault_value(const char *name, guint64 otherwise)
     if (!any_fault()) {
         return otherwise;
     }
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&fault_lock);
+    g_mutex_lock(&fault_lock);
     Fault *fault = g_hash_table_lookup(fault_table(), name);
-    return fault ? fault->from_call : otherwise;
+    guint64 value = fault ? fault->from_call : otherwise;
+    g_mutex_unlock(&fault_lock);
+    return value;
 }
 
 #endif

@@ -26,8 +26,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Destination, destination_free)
 
 /*
  * Parses "file:PATH[,offset=SIZE]", a bare path, "exec:COMMAND", "fd:N", "unix:PATH" or
- * "tcp:HOST:PORT" ("tcp:[V6]:PORT"). SIZE is decimal or 0x hex, with QEMU's suffixes k, M, G, T, P, E
- * (either case). "path" alone may hold colons only behind a '/'. SF_ERROR_USAGE.
+ * "tcp:HOST:PORT" ("tcp:[V6]:PORT"). SIZE is decimal or 0x hex, with QEMU's suffixes k, M, G, T, P,
+ * E (either case). "path" alone may hold colons only behind a '/'. SF_ERROR_USAGE.
  */
 Destination *destination_parse(const char *text, GError **errp);
 
@@ -43,8 +43,8 @@ typedef struct Channel Channel;
  * has it, so that nothing is left even after SIGKILL) and gets the name only in channel_commit();
  * with an offset, what stands before the offset in an existing file is kept, as QEMU does. A
  * path that exists and is not a regular file (a device, a FIFO) is written in place. exec runs
- * "/bin/sh -c COMMAND" in a session of its own with the stream on its standard input. SIGPIPE is the
- * caller's to ignore. SF_ERROR_IO with what to do.
+ * "/bin/sh -c COMMAND" in a session of its own with the stream on its standard input. SIGPIPE is
+ * the caller's to ignore. SF_ERROR_IO with what to do.
  */
 Channel *channel_open_output(const Destination *destination, gboolean sync, GError **errp);
 

@@ -28,7 +28,10 @@ const ImageHead *image_reader_get_head(ImageReader *reader);
 typedef gboolean (*ImagePageFunc)(guint block, guint64 offset, const void *data, guint64 length,
                                   gpointer user, GError **errp);
 
-/* Walks all RAM sections. @func may be NULL: then the structure is only checked. */
+/*
+ * Walks all RAM sections. @func may be NULL: then the structure is only checked, and a page size
+ * that the stream leaves open (legacy ARM machines) is found out for the calls that follow.
+ */
 gboolean image_reader_foreach_page(ImageReader *reader, ImagePageFunc func, gpointer user,
                                    GError **errp);
 

@@ -16,10 +16,10 @@ typedef struct ImageBlock {
 
 /* What stands at the head of an image. */
 typedef struct ImageHead {
-    char *machine_type;     /* as in CONFIGURATION, e.g. "pc-q35-7.2" */
-    guint target_page_bits; /* 12 = 4 KiB target pages */
+    char *machine_type;      /* as in CONFIGURATION, e.g. "pc-q35-7.2" */
+    guint target_page_bits;  /* 12 = 4 KiB target pages */
     gboolean send_page_bits; /* the target needs configuration/target-page-bits */
-    GPtrArray *blocks;      /* ImageBlock, owning; the index is what page() and zero() take */
+    GPtrArray *blocks;       /* ImageBlock, owning; the index is what page() and zero() take */
 } ImageHead;
 
 ImageHead *image_head_new(void);

@@ -29,9 +29,9 @@ typedef struct IncomingReport {
 void incoming_report_clear(IncomingReport *report);
 
 /*
- * Does it all. QEMU inherits standard input, output and error and stays behind when it returns TRUE;
- * it is ended when it returns FALSE. SF_ERROR_MISMATCH names each difference between image and
- * command line (machine type, RAM blocks and their sizes, devices). *cancel is looked at while
+ * Does it all. QEMU inherits standard input, output and error and stays behind when it returns
+ * TRUE; it is ended when it returns FALSE. SF_ERROR_MISMATCH names each difference between image
+ * and command line (machine type, RAM blocks and their sizes, devices). *cancel is looked at while
  * waiting (set it from a signal handler).
  */
 gboolean incoming_run(const IncomingOptions *options, const volatile int *cancel,

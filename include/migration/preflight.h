@@ -11,8 +11,9 @@
  * Looks for every writer that could not be trapped and every memory kind that cannot be protected:
  * machine_query_blockers(), blocks on an ordinary file (by the file system of the mapping behind
  * host_address), shared memory that another process maps too (found by device and inode in
- * /proc/PID/maps of all processes). Returns sentences that name the device, block or process; an empty
- * array means go. @blocks (RamBlock) must have their addresses already where they can be known.
+ * /proc/PID/maps of all processes). Returns sentences that name the device, block or process; an
+ * empty array means go. @blocks (RamBlock) must have their addresses already where they can be
+ * known.
  */
 GPtrArray *preflight_blockers(pid_t pid, QmpClient *qmp, GPtrArray *blocks, GPtrArray *maps,
                               GError **errp);

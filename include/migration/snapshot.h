@@ -37,7 +37,7 @@ typedef struct SnapshotOptions {
     gboolean sync;                  /* file: sync before it gets its name */
     guint64 max_buffer;             /* bytes */
     OnFull on_full;
-    guint fault_threads;            /* 0: chosen by the number of cores */
+    guint fault_threads; /* 0: chosen by the number of cores */
     /* Called from the snapshot's waiting thread about ten times a second; NULL for none. */
     void (*progress)(const SnapshotProgress *progress, gpointer user);
     gpointer progress_user;

@@ -28,9 +28,9 @@ typedef struct SnapshotReport {
     pid_t pid;
     char *monitor;
     char *machine_type;
-    char *run_state;     /* before the snapshot, and after it */
-    const char *door;    /* which way the userfaultfd came */
-    guint64 ram_bytes;   /* sum of the blocks */
+    char *run_state;   /* before the snapshot, and after it */
+    const char *door;  /* which way the userfaultfd came */
+    guint64 ram_bytes; /* sum of the blocks */
     guint ram_blocks;
     guint skipped_blocks; /* read-only, address unknown, left out */
 
@@ -50,13 +50,13 @@ typedef struct SnapshotReport {
     guint64 rearm_ranges;  /* in so many calls */
     guint64 pages_swept;
     guint64 pages_faulted;
-    guint64 pages_zero;  /* of all saved, those that hold only zeros */
-    guint64 page_size;   /* that the page counts are in */
-    guint64 faults;      /* messages read after T0 */
+    guint64 pages_zero; /* of all saved, those that hold only zeros */
+    guint64 page_size;  /* that the page counts are in */
+    guint64 faults;     /* messages read after T0 */
     guint64 faults_prearm;
-    guint64 faults_spurious; /* for pages that were already saved */
+    guint64 faults_spurious;        /* for pages that were already saved */
     LatencyHistogram fault_latency; /* message read to release, after T0 */
-    guint64 stalls;      /* faults that waited for the pool */
+    guint64 stalls;                 /* faults that waited for the pool */
     guint64 stall_ns;
     guint64 max_buffer;
     guint64 buffer_peak;

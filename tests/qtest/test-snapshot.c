@@ -309,6 +309,41 @@ static void test_progress_on_a_terminal(void)
     g_assert_nonnull(strstr(out, "Downtime"));
 }
 
+/* Each open descriptor of a process, as the kernel describes it. */
+static guint count_descriptors(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd", (int)pid);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    guint n = 0;
+
+    while (g_dir_read_name(dir)) {
+        n++;
+    }
+    return n;
+}
+
+/* QEMU is left as it was: no descriptor of ours stays in it, whether it runs or not. */
+static void test_leaves_nothing_in_qemu(void)
+{
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
+    g_autoptr(TestDir) dir = test_dir_new();
+    g_autofree char *path = test_dir_file(dir, "image");
+
+    for (guint paused = 0; paused < 2; paused++) {
+        guint before = count_descriptors(test_vm_get_pid(vm));
+        snapshot_to(vm, path);
+        guint after = before + 1;
+        /* QEMU notices the closed monitor connection, and cleans up, in its main loop. */
+        for (guint i = 0; i < 100 && after != before; i++) {
+            g_usleep(20000);
+            after = count_descriptors(test_vm_get_pid(vm));
+        }
+        g_assert_cmpuint(after, ==, before);
+        test_vm_qmp_void(vm, paused ? "cont" : "stop", NULL);
+    }
+    writer_guest_assert_goes_on(vm);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -321,6 +356,7 @@ int main(int argc, char **argv)
     g_test_add_func("/snapshot/by-pid-alone", test_by_pid_alone);
     g_test_add_func("/snapshot/paused-stays-paused", test_paused_stays_paused);
     g_test_add_func("/snapshot/prelaunch", test_prelaunch);
+    g_test_add_func("/snapshot/leaves-nothing-in-qemu", test_leaves_nothing_in_qemu);
     g_test_add_func("/snapshot/cancel", test_cancel);
     g_test_add_func("/snapshot/cancel-leaves-no-file", test_cancel_leaves_no_file);
     g_test_add_func("/snapshot/full-buffer-stalls", test_full_buffer_stalls);

@@ -87,7 +87,7 @@ static void capture_devices(TestVm *vm, DeviceCapture *capture, const char *run_
     GError *error = NULL;
 
     *capture = (DeviceCapture){ .memfd = -1, .fdset = -1 };
-    check(device_capture_prepare(capture, test_vm_get_qmp(vm), &error), error);
+    check(device_capture_prepare(capture, test_vm_get_qmp(vm), FALSE, &error), error);
     check(device_capture_save(capture, test_vm_get_qmp(vm), &error), error);
     check(device_capture_read(capture, run_state, &error), error);
 }
