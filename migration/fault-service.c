@@ -21,18 +21,19 @@
 /* Each waiting thread of QEMU has at most one page to be released. */
 #define DEFERRED_MAX 1024
 
-typedef struct PageRange {
+/* A release that could not be done yet. */
+typedef struct Deferred {
     GuestBlock *block;
-    guint64 first;
-    guint64 count;
-} PageRange;
+    guint64 page;
+    gboolean saved; /* only to be released; else to be answered anew, in the phase that is then */
+} Deferred;
 
 typedef struct Handler {
     FaultService *service;
     GThread *thread;
     int epoll;
     GMutex lock; /* held from reading messages to having answered them */
-    PageRange *deferred;
+    Deferred *deferred;
     guint n_deferred;
     ServiceStats stats;
 } Handler;
@@ -58,53 +59,57 @@ static void handler_fail(Handler *handler, GError *error)
     fault_service_set_phase(handler->service, SERVICE_ABANDON);
 }
 
-/*
- * Releases, or puts it off: EAGAIN means that an event waits to be read, and this thread may be the
- * one that has to read it.
- */
-static void handler_release(Handler *handler, GuestBlock *block, guint64 first, guint64 count)
+static void defer(Handler *handler, GuestBlock *block, guint64 page, gboolean saved)
 {
-    WriteTracking *tracking = handler->service->tracking;
-    int ret = write_tracking_try_release(tracking, block, first, count);
+    /* A thread of QEMU waits in one page at a time, and QEMU has fewer than this. */
+    g_assert(handler->n_deferred < DEFERRED_MAX);
+    handler->deferred[handler->n_deferred++] =
+        (Deferred){ .block = block, .page = page, .saved = saved };
+}
 
-    if (ret == -EAGAIN && handler->n_deferred < DEFERRED_MAX) {
-        handler->deferred[handler->n_deferred++] =
-            (PageRange){ .block = block, .first = first, .count = count };
-        return;
-    }
-    while (ret == -EAGAIN) {
-        ret = write_tracking_try_release(tracking, block, first, count);
+/*
+ * Releases pages; FALSE when that must be tried again later: EAGAIN means that an event waits to be
+ * read, and this thread may be the one that has to read it.
+ */
+static gboolean try_release(Handler *handler, GuestBlock *block, guint64 first, guint64 count)
+{
+    int ret = write_tracking_try_release(handler->service->tracking, block, first, count);
+
+    if (ret == -EAGAIN) {
+        return FALSE;
     }
     if (ret != 0) {
         GError *error = NULL;
         write_tracking_error(ret, block, &error);
         handler_fail(handler, error);
     }
+    return TRUE;
 }
 
-static void handler_release_deferred(Handler *handler)
+static void handler_release(Handler *handler, GuestBlock *block, guint64 page)
 {
-    guint n = handler->n_deferred;
-    handler->n_deferred = 0;
-    for (guint i = 0; i < n; i++) {
-        /* Slot i has been read before a new entry can be put at or below it. */
-        PageRange range = handler->deferred[i];
-        handler_release(handler, range.block, range.first, range.count);
+    if (!try_release(handler, block, page, 1)) {
+        defer(handler, block, page, TRUE);
     }
 }
 
-/* Before T0: the page and its neighbours are noted, then released. The freeze arms them again. */
+/*
+ * Before T0: the page and its neighbours are released, then noted, in this order: a pass that arms
+ * touched pages clears the note first (see touched.c). The freeze waits until the note is made.
+ */
 static void handler_touch(Handler *handler, GuestBlock *block, guint64 page)
 {
     guint64 group = page / block->group_pages;
     guint64 first = group * block->group_pages;
 
-    handler->stats.faults_prearm++;
+    if (!try_release(handler, block, first, MIN(block->group_pages, block->pages - first))) {
+        defer(handler, block, page, FALSE);
+        return;
+    }
     if (!fault_injected("lose-touched-page")) {
         atomic_fetch_or_explicit(&block->touched[group / 64], 1ULL << (group % 64),
                                  memory_order_release);
     }
-    handler_release(handler, block, first, MIN(block->group_pages, block->pages - first));
 }
 
 static gint take_slot(Handler *handler)
@@ -158,25 +163,37 @@ static void handler_serve(Handler *handler, GuestBlock *block, guint64 page)
 {
     gboolean early = fault_injected("release-before-copy");
 
-    handler->stats.faults++;
-    atomic_fetch_add_explicit(&handler->service->faults, 1, memory_order_relaxed);
     if (page_claim(block, page)) {
         if (early) {
-            handler_release(handler, block, page, 1);
+            handler_release(handler, block, page);
             g_usleep(200);
         }
         if (!copy_page(handler, block, page)) {
-            handler_release(handler, block, page, 1);
+            handler_release(handler, block, page);
             return;
         }
         page_set_saved(block, page);
         handler->stats.pages_saved++;
         atomic_fetch_add_explicit(&handler->service->saved, 1, memory_order_relaxed);
-        handler_release(handler, block, page, 1);
+        handler_release(handler, block, page);
     } else if (page_state(block, page) == PAGE_SAVED || fault_injected("ignore-claim")) {
         /* Swap-in, fork or KSM can bring a protected entry back: a false alarm. */
         handler->stats.spurious++;
-        handler_release(handler, block, page, 1);
+        handler_release(handler, block, page);
+    }
+}
+
+static void answer(Handler *handler, GuestBlock *block, guint64 page)
+{
+    switch (atomic_load_explicit(&handler->service->phase, memory_order_acquire)) {
+    case SERVICE_PREARM:
+        handler_touch(handler, block, page);
+        break;
+    case SERVICE_SERVE:
+        handler_serve(handler, block, page);
+        break;
+    default:
+        handler_release(handler, block, page);
     }
 }
 
@@ -189,16 +206,32 @@ static void handler_fault(Handler *handler, guint64 address, guint64 read_ns)
         return; /* only our ranges are registered */
     }
     guint64 page = (address - block->host) / block->page_size;
-    switch (atomic_load_explicit(&service->phase, memory_order_acquire)) {
-    case SERVICE_PREARM:
-        handler_touch(handler, block, page);
-        break;
-    case SERVICE_SERVE:
-        handler_serve(handler, block, page);
+    gboolean after_t0 =
+        atomic_load_explicit(&service->phase, memory_order_acquire) == SERVICE_SERVE;
+    answer(handler, block, page);
+    page_add_heat(block, page);
+    if (after_t0) {
         latency_histogram_add(&handler->stats.latency, clock_now_ns() - read_ns);
-        break;
-    default:
-        handler_release(handler, block, page, 1);
+        handler->stats.faults++;
+        atomic_fetch_add_explicit(&service->faults, 1, memory_order_relaxed);
+    } else {
+        handler->stats.faults_prearm++;
+    }
+}
+
+static void handler_answer_deferred(Handler *handler)
+{
+    guint n = handler->n_deferred;
+
+    handler->n_deferred = 0;
+    for (guint i = 0; i < n; i++) {
+        /* Entry i has been read before a new one can be put at or below its place. */
+        Deferred deferred = handler->deferred[i];
+        if (deferred.saved) {
+            handler_release(handler, deferred.block, deferred.page);
+        } else {
+            answer(handler, deferred.block, deferred.page);
+        }
     }
 }
 
@@ -221,7 +254,7 @@ static void handler_remove(Handler *handler, guint64 start, guint64 end)
         guint64 page = (at - block->host) / block->page_size;
         guint64 group = page / block->group_pages;
         if (prearm) {
-            atomic_fetch_or_explicit(&block->touched[group / 64], 1ULL << (group % 64),
+            atomic_fetch_or_explicit(&block->given_back[group / 64], 1ULL << (group % 64),
                                      memory_order_release);
         } else if (page_state(block, page) != PAGE_SAVED && !outcome_has_failed(service->outcome)) {
             handler_fail(handler,
@@ -254,7 +287,7 @@ static void handler_drain(Handler *handler)
                 handler_remove(handler, message->arg.remove.start, message->arg.remove.end);
             }
         }
-        handler_release_deferred(handler);
+        handler_answer_deferred(handler);
     }
 }
 
@@ -272,7 +305,7 @@ static gpointer handler_thread(gpointer data)
         }
         g_mutex_lock(&handler->lock);
         handler_drain(handler);
-        handler_release_deferred(handler);
+        handler_answer_deferred(handler);
         g_mutex_unlock(&handler->lock);
     }
     return NULL;
@@ -286,7 +319,7 @@ static gboolean handler_start(Handler *handler, FaultService *service, GError **
     struct epoll_event stop = { .events = EPOLLIN, .data.fd = service->stop_event };
 
     handler->service = service;
-    handler->deferred = g_new(PageRange, DEFERRED_MAX);
+    handler->deferred = g_new(Deferred, DEFERRED_MAX);
     g_mutex_init(&handler->lock);
     handler->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (handler->epoll < 0 ||

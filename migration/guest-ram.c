@@ -24,6 +24,8 @@ static void guest_block_free(gpointer data)
     g_free(block->name);
     g_free((gpointer)block->state);
     g_free((gpointer)block->touched);
+    g_free((gpointer)block->given_back);
+    g_free((gpointer)block->heat);
     g_free(block);
 }
 
@@ -102,6 +104,26 @@ static gboolean attach_file(GuestBlock *block, pid_t pid, GPtrArray *maps, GErro
     return TRUE;
 }
 
+static void lay_out_pages(GuestBlock *block)
+{
+    block->pages = (block->length + block->page_size - 1) / block->page_size;
+    block->group_pages = block->hugetlb ? 1 : TOUCH_GROUP_PAGES;
+    block->groups = (block->pages + block->group_pages - 1) / block->group_pages;
+    /*
+     * Anonymous memory is swept in pieces of a transparent huge page: releasing less would make
+     * the kernel split it. Elsewhere small pieces keep a waiting writer's wait short.
+     */
+    block->chunk_pages = block->hugetlb    ? 1
+                         : block->file < 0 ? THP_SIZE / block->page_size
+                                           : SWEEP_PIECE / block->page_size;
+    block->state = g_malloc0(block->pages);
+    block->touched = g_malloc0_n((block->groups + 63) / 64, sizeof(guint64));
+    block->given_back = g_malloc0_n((block->groups + 63) / 64, sizeof(guint64));
+    block->region_pages = MAX(REGION_SIZE / block->page_size, 1ULL);
+    block->regions = (block->pages + block->region_pages - 1) / block->region_pages;
+    block->heat = g_malloc0_n(block->regions, sizeof(guint32));
+}
+
 static GuestBlock *guest_block_new(pid_t pid, const RamBlock *from, GPtrArray *maps, GError **errp)
 {
     GuestBlock *block = g_new0(GuestBlock, 1);
@@ -115,18 +137,7 @@ static GuestBlock *guest_block_new(pid_t pid, const RamBlock *from, GPtrArray *m
         guest_block_free(block);
         return NULL;
     }
-    block->pages = (block->length + block->page_size - 1) / block->page_size;
-    block->group_pages = block->hugetlb ? 1 : TOUCH_GROUP_PAGES;
-    block->groups = (block->pages + block->group_pages - 1) / block->group_pages;
-    /*
-     * Anonymous memory is swept in pieces of a transparent huge page: releasing less would make
-     * the kernel split it. Elsewhere small pieces keep a waiting writer's wait short.
-     */
-    block->chunk_pages = block->hugetlb    ? 1
-                         : block->file < 0 ? THP_SIZE / block->page_size
-                                           : SWEEP_PIECE / block->page_size;
-    block->state = g_malloc0(block->pages);
-    block->touched = g_malloc0_n((block->groups + 63) / 64, sizeof(guint64));
+    lay_out_pages(block);
     return block;
 }
 

@@ -30,6 +30,9 @@ typedef enum {
  */
 #define TOUCH_GROUP_PAGES 16
 
+/* The sweep goes by regions of this size, the one with the most faults first. */
+#define REGION_SIZE (16ULL << 20)
+
 typedef struct GuestBlock {
     char *name;
     guint index;       /* in GuestRam.blocks and in the image's head */
@@ -42,8 +45,16 @@ typedef struct GuestBlock {
     guint64 group_pages;   /* pages that one bit of "touched" stands for */
     guint64 groups;
     _Atomic guint64 *touched; /* bitmap of groups released since they were armed */
-    gboolean registered;      /* with our userfaultfd */
-    gboolean shared;          /* MAP_SHARED: the file is the memory */
+    /*
+     * Groups that QEMU gave back before T0. We hear of it before it happens, so that a pass can arm
+     * a page whose entry, protection and all, is dropped right after: they wait for the freeze.
+     */
+    _Atomic guint64 *given_back;
+    guint64 region_pages;
+    guint64 regions;
+    _Atomic guint32 *heat; /* write faults of each region, before T0 and after */
+    gboolean registered;   /* with our userfaultfd */
+    gboolean shared;       /* MAP_SHARED: the file is the memory */
     gboolean hugetlb;
     int file;            /* of the mapping, -1 for anonymous memory */
     guint64 file_offset; /* of the block's first byte */
@@ -106,6 +117,11 @@ static inline gboolean page_claim(GuestBlock *block, guint64 page)
 static inline PageState page_state(GuestBlock *block, guint64 page)
 {
     return (PageState)atomic_load_explicit(&block->state[page], memory_order_acquire);
+}
+
+static inline void page_add_heat(GuestBlock *block, guint64 page)
+{
+    atomic_fetch_add_explicit(&block->heat[page / block->region_pages], 1, memory_order_relaxed);
 }
 
 static inline void page_set_saved(GuestBlock *block, guint64 page)

@@ -72,8 +72,9 @@ static void add_pages(JsonBuilder *builder, const SnapshotReport *report)
     add_int(builder, "zero", report->pages_zero);
     add_int(builder, "saved-by-sweep", report->pages_swept);
     add_int(builder, "saved-by-fault", report->pages_faulted);
-    add_int(builder, "touched-before-freeze", report->touched_pages);
-    add_int(builder, "armed-again-in-ranges", report->rearm_ranges);
+    add_int(builder, "armed-in-freeze", report->touched_pages);
+    add_int(builder, "armed-in-freeze-ranges", report->rearm_ranges);
+    add_int(builder, "arming-passes", report->arm_passes);
     json_builder_end_object(builder);
 }
 

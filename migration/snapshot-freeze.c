@@ -20,8 +20,8 @@ static gboolean capture_instant(Snapshot *snapshot, GError **errp)
     guint64 began = clock_now_ns();
 
     fault_service_lock(snapshot->faults);
-    gboolean good = arm_touched(snapshot->ram, &snapshot->tracking, snapshot->faults,
-                                &report->touched_pages, &report->rearm_ranges, errp);
+    gboolean good = arm_touched_in_freeze(snapshot->ram, &snapshot->tracking, snapshot->faults,
+                                          &report->touched_pages, &report->rearm_ranges, errp);
     if (good) {
         fault_service_set_phase(snapshot->faults, SERVICE_SERVE);
     }

@@ -135,7 +135,9 @@ static gboolean pre_arm(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     snapshot->armed = TRUE;
-    if (!arm_all(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot, errp)) {
+    if (!arm_all(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot, errp) ||
+        !arm_touched_until_few(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot,
+                               &snapshot->report->arm_passes, errp)) {
         return FALSE;
     }
     snapshot->report->arm_ns = clock_now_ns() - began;

@@ -226,13 +226,15 @@ static gboolean sweep_huge_page(Sweep *sweep, GuestBlock *block, guint64 page, G
     return TRUE;
 }
 
-static gboolean sweep_block(Sweep *sweep, GuestBlock *block, GError **errp)
+static gboolean sweep_region(Sweep *sweep, GuestBlock *block, guint64 region, GError **errp)
 {
-    for (guint64 first = 0; first < block->pages;) {
-        /* The first chunk ends at a multiple of its size in QEMU's address space (huge pages). */
-        guint64 misplaced = block->host / block->page_size % block->chunk_pages;
-        guint64 count = block->chunk_pages - (first ? 0 : misplaced);
-        count = MIN(count, block->pages - first);
+    guint64 first = region * block->region_pages;
+    guint64 end = MIN(first + block->region_pages, block->pages);
+
+    while (first < end) {
+        /* Chunks end at multiples of their size in QEMU's address space (huge pages). */
+        guint64 misplaced = (block->host / block->page_size + first) % block->chunk_pages;
+        guint64 count = MIN(block->chunk_pages - misplaced, end - first);
         if (!(block->hugetlb ? sweep_huge_page(sweep, block, first, errp)
                              : sweep_chunk(sweep, block, first, count, errp))) {
             return FALSE;
@@ -242,10 +244,57 @@ static gboolean sweep_block(Sweep *sweep, GuestBlock *block, GError **errp)
     return TRUE;
 }
 
+/* A region of a block that is still to be swept. */
+typedef struct Place {
+    GuestBlock *block;
+    guint64 region;
+} Place;
+
+static GArray *all_places(GuestRam *ram)
+{
+    GArray *places = g_array_new(FALSE, FALSE, sizeof(Place));
+
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        GuestBlock *block = g_ptr_array_index(ram->blocks, i);
+        for (guint64 region = 0; region < block->regions; region++) {
+            Place place = { .block = block, .region = region };
+            g_array_append_val(places, place);
+        }
+    }
+    return places;
+}
+
+/* Takes out the place with the most faults, or where there are none at all the first. */
+static Place take_hottest(GArray *places)
+{
+    guint best = 0;
+    guint32 most = 0;
+
+    for (guint i = 0; i < places->len; i++) {
+        const Place *place = &g_array_index(places, Place, i);
+        guint32 heat =
+            atomic_load_explicit(&place->block->heat[place->region], memory_order_relaxed);
+        if (heat > most) {
+            most = heat;
+            best = i;
+        }
+    }
+    Place taken = g_array_index(places, Place, best);
+    g_array_remove_index(places, best);
+    return taken;
+}
+
+/*
+ * The guest stands still at every first write to a page that is not saved yet. What it writes is
+ * what it has written just before, so that is swept first, and it runs freely while the rest is.
+ */
 gboolean sweep_run(Sweep *sweep, GError **errp)
 {
-    for (guint i = 0; i < sweep->ram->blocks->len; i++) {
-        if (!sweep_block(sweep, g_ptr_array_index(sweep->ram->blocks, i), errp)) {
+    g_autoptr(GArray) places = all_places(sweep->ram);
+
+    while (places->len) {
+        Place place = take_hottest(places);
+        if (!sweep_region(sweep, place.block, place.region, errp)) {
             return FALSE;
         }
     }

@@ -14,6 +14,9 @@
  * over armed entries is cheaper than another call with its TLB flush.
  */
 #define MERGE_GROUPS 4
+/* A pass that arms no more than this leaves about 0.1 ms of arming to the freeze. */
+#define FEW_RANGES 32
+#define PASSES_MAX 8
 
 static gboolean arm_block(GuestRam *ram, WriteTracking *tracking, GuestBlock *block,
                           KeepGoing keep_going, gpointer user, GError **errp)
@@ -89,21 +92,113 @@ static guint64 run_end(GuestBlock *block, guint64 group)
     }
 }
 
-/*
- * EAGAIN says that QEMU is giving memory back and waits for the event to be read: let the fault
- * threads read it. What they note meanwhile is in the map for the next round.
- */
-static gboolean arm_run(GuestRam *ram, WriteTracking *tracking, FaultService *service,
-                        GuestBlock *block, guint64 first, guint64 count, gboolean *again,
-                        GError **errp)
+static guint64 mask_in_word(guint64 word, guint64 first, guint64 end)
 {
-    if (!tracking->unpopulated && block->file < 0 && fault_service_saw_remove(service) &&
-        !guest_block_populate(ram, block, first, count, errp)) {
+    guint64 low = MAX(first, word * 64) - word * 64;
+    guint64 high = MIN(end, word * 64 + 64) - word * 64;
+    return (high - low == 64 ? ~0ULL : (1ULL << (high - low)) - 1) << low;
+}
+
+static void clear_groups(GuestBlock *block, guint64 first, guint64 end)
+{
+    for (guint64 word = first / 64; word * 64 < end; word++) {
+        atomic_fetch_and_explicit(&block->touched[word], ~mask_in_word(word, first, end),
+                                  memory_order_acq_rel);
+    }
+}
+
+static void set_groups(GuestBlock *block, guint64 first, guint64 end)
+{
+    for (guint64 word = first / 64; word * 64 < end; word++) {
+        atomic_fetch_or_explicit(&block->touched[word], mask_in_word(word, first, end),
+                                 memory_order_acq_rel);
+    }
+}
+
+/* A run of touched groups, as pages. */
+typedef struct Run {
+    GuestBlock *block;
+    guint64 group, end_group;
+    guint64 first, count;
+} Run;
+
+static gboolean next_run(GuestBlock *block, guint64 from_group, Run *run)
+{
+    guint64 group = next_touched(block, from_group);
+
+    if (group >= block->groups) {
         return FALSE;
     }
-    int ret = write_tracking_try_arm(tracking, block, first, count);
+    run->block = block;
+    run->group = group;
+    run->end_group = run_end(block, group);
+    run->first = group * block->group_pages;
+    run->count = MIN(run->end_group * block->group_pages, block->pages) - run->first;
+    return TRUE;
+}
+
+/*
+ * The bits go first: a fault thread sets its bit after its release, so whatever is released behind
+ * our back has its bit set behind our back as well, and a later pass finds it.
+ */
+static gboolean arm_pass_block(WriteTracking *tracking, GuestBlock *block, KeepGoing keep_going,
+                               gpointer user, guint64 *ranges, GError **errp)
+{
+    Run run = { .end_group = 0 };
+
+    while (next_run(block, run.end_group, &run)) {
+        if (!keep_going(user, errp)) {
+            return FALSE;
+        }
+        clear_groups(block, run.group, run.end_group);
+        if (!write_tracking_arm(tracking, block, run.first, run.count, errp)) {
+            return FALSE;
+        }
+        *ranges += 1;
+    }
+    return TRUE;
+}
+
+gboolean arm_touched_until_few(GuestRam *ram, WriteTracking *tracking, KeepGoing keep_going,
+                               gpointer user, guint *passes, GError **errp)
+{
+    guint64 before = G_MAXUINT64;
+
+    for (*passes = 0; *passes < PASSES_MAX;) {
+        guint64 ranges = 0;
+        for (guint i = 0; i < ram->blocks->len; i++) {
+            if (!arm_pass_block(tracking, g_ptr_array_index(ram->blocks, i), keep_going, user,
+                                &ranges, errp)) {
+                return FALSE;
+            }
+        }
+        *passes += 1;
+        if (ranges <= FEW_RANGES || ranges >= before) {
+            return TRUE;
+        }
+        before = ranges;
+    }
+    return TRUE;
+}
+
+/*
+ * EAGAIN says that QEMU is giving memory back and waits for the event to be read: let the fault
+ * threads read it. What they note meanwhile is in the map, and the run stays there.
+ */
+static gboolean arm_run_in_freeze(GuestRam *ram, WriteTracking *tracking, FaultService *service,
+                                  const Run *run, gboolean *again, GError **errp)
+{
+    GuestBlock *block = run->block;
+
+    if (!tracking->unpopulated && block->file < 0 && fault_service_saw_remove(service) &&
+        !guest_block_populate(ram, block, run->first, run->count, errp)) {
+        return FALSE;
+    }
+    clear_groups(block, run->group, run->end_group);
+    int ret = write_tracking_try_arm(tracking, block, run->first, run->count);
     if (ret == -EAGAIN) {
         *again = TRUE;
+        set_groups(block, run->group, run->end_group);
         fault_service_unlock(service);
         g_usleep(50);
         fault_service_lock(service);
@@ -112,36 +207,46 @@ static gboolean arm_run(GuestRam *ram, WriteTracking *tracking, FaultService *se
     return ret == 0 || write_tracking_error(ret, block, errp);
 }
 
-static gboolean arm_touched_block(GuestRam *ram, WriteTracking *tracking, FaultService *service,
-                                  GuestBlock *block, guint64 *pages, guint64 *ranges, GError **errp)
+static void add_given_back(GuestBlock *block)
 {
-    for (guint64 group = next_touched(block, 0); group < block->groups;) {
-        guint64 end = run_end(block, group);
-        guint64 first = group * block->group_pages;
-        guint64 count = MIN(end * block->group_pages, block->pages) - first;
-        gboolean again = FALSE;
+    for (guint64 word = 0; word * 64 < block->groups; word++) {
+        atomic_fetch_or_explicit(
+            &block->touched[word],
+            atomic_load_explicit(&block->given_back[word], memory_order_acquire),
+            memory_order_acq_rel);
+    }
+}
 
-        if (!arm_run(ram, tracking, service, block, first, count, &again, errp)) {
-            return FALSE;
+/* One round over all blocks. *again: a run had to be put off, so it takes another round. */
+static gboolean freeze_round(GuestRam *ram, WriteTracking *tracking, FaultService *service,
+                             guint64 *pages, guint64 *ranges, gboolean *again, GError **errp)
+{
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        Run run = { .end_group = 0 };
+        while (next_run(g_ptr_array_index(ram->blocks, i), run.end_group, &run)) {
+            if (!arm_run_in_freeze(ram, tracking, service, &run, again, errp)) {
+                return FALSE;
+            }
+            *pages += run.count;
+            *ranges += 1;
         }
-        if (again) {
-            continue;
-        }
-        *pages += count;
-        *ranges += 1;
-        group = next_touched(block, end);
     }
     return TRUE;
 }
 
-gboolean arm_touched(GuestRam *ram, WriteTracking *tracking, FaultService *service, guint64 *pages,
-                     guint64 *ranges, GError **errp)
+gboolean arm_touched_in_freeze(GuestRam *ram, WriteTracking *tracking, FaultService *service,
+                               guint64 *pages, guint64 *ranges, GError **errp)
 {
+    gboolean again;
+
     for (guint i = 0; i < ram->blocks->len; i++) {
-        if (!arm_touched_block(ram, tracking, service, g_ptr_array_index(ram->blocks, i), pages,
-                               ranges, errp)) {
+        add_given_back(g_ptr_array_index(ram->blocks, i));
+    }
+    do {
+        again = FALSE;
+        if (!freeze_round(ram, tracking, service, pages, ranges, &again, errp)) {
             return FALSE;
         }
-    }
+    } while (again);
     return TRUE;
 }

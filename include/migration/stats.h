@@ -46,7 +46,8 @@ typedef struct SnapshotReport {
     guint64 finish_ns;
     guint64 total_ns;
 
-    guint64 touched_pages; /* released while pre-arming, armed again in the freeze */
+    guint arm_passes;      /* over what was touched while pre-arming, the guest running */
+    guint64 touched_pages; /* the rest of it, armed again in the freeze */
     guint64 rearm_ranges;  /* in so many calls */
     guint64 pages_swept;
     guint64 pages_faulted;
