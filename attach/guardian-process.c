@@ -130,7 +130,7 @@ static void start_syscall(int socket, int qmp_fd, const GuardianRequest *request
     }
 }
 
-/* Undoing what a dead engine has left. */
+/* Undoing what the engine has left. */
 
 static gboolean wait_for_events(int fd, short events, gint64 deadline)
 {
@@ -208,11 +208,13 @@ static void resume_vm(int qmp_fd)
     g_autofree char *answer = execute(qmp_fd, "cont", "{}");
 
     if (answer && strstr(answer, "\"return\"")) {
-        fprintf(stderr, "stillframe: the snapshot process died; the guest was resumed\n");
+        fprintf(stderr, "stillframe: the snapshot ended while the guest was stopped; the guest was "
+                        "resumed\n");
     } else {
         fprintf(stderr,
-                "stillframe: the snapshot process died and the guest may be stopped: look with "
-                "\"query-status\" and continue it with \"cont\" on its monitor (answer: %s)\n",
+                "stillframe: the snapshot ended while the guest was stopped, and QEMU does not "
+                "obey: look with \"query-status\" and continue the guest with \"cont\" on its "
+                "monitor (answer: %s)\n",
                 answer ? answer : "none");
     }
 }

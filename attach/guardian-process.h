@@ -12,7 +12,7 @@
 #include "attach/remote-syscall.h"
 
 typedef struct GuardianShared {
-    /* Both atomic: what is to be undone if the engine dies. */
+    /* Both atomic: what is to be undone when the engine ends. */
     int frozen;   /* the VM is stopped by us */
     gint64 fdset; /* QEMU has descriptors in this set from us; -1 = none */
 } GuardianShared;

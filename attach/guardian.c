@@ -76,8 +76,9 @@ void guardian_stop(Guardian *guardian)
     if (!guardian) {
         return;
     }
+    /* An engine that lives has taken its descriptors back itself. A VM that is still marked frozen
+     * it could not resume: that is left to the guardian. */
     if (guardian->shared) {
-        guardian_set_frozen(guardian, FALSE);
         guardian_set_fdset(guardian, -1);
     }
     /* The end of the socket is what the guardian waits for. */

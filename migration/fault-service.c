@@ -235,11 +235,41 @@ static void handler_answer_deferred(Handler *handler)
     }
 }
 
+/* Before T0, giving memory back is a change like any other; it waits for the freeze. */
+static void note_given_back(GuestBlock *block, guint64 page)
+{
+    guint64 group = page / block->group_pages;
+
+    atomic_fetch_or_explicit(&block->given_back[group / 64], 1ULL << (group % 64),
+                             memory_order_release);
+}
+
+/*
+ * After T0 the old content goes with it. QEMU goes on as soon as the event is read, and whoever
+ * copies the page then copies zeros: the page must have been saved before. Only of a whole region
+ * it is known when that was.
+ */
+static void check_given_back(Handler *handler, GuestBlock *block, guint64 page, guint64 before_ns)
+{
+    guint64 saved_ns = atomic_load_explicit(&block->region_saved_ns[page / block->region_pages],
+                                            memory_order_acquire);
+
+    if ((saved_ns && saved_ns < before_ns) || outcome_has_failed(handler->service->outcome)) {
+        return;
+    }
+    handler_fail(handler,
+                 g_error_new(SF_ERROR, SF_ERROR_FAILED,
+                             "the guest gave memory of RAM block %s back (balloon or free page "
+                             "reporting) before it was saved; deflate or switch off the balloon "
+                             "and try again",
+                             block->name));
+}
+
 /*
  * QEMU is giving memory back (balloon, free page reporting, unplug) and waits until we have read
- * this. Before T0 that is a change like any other. After T0 the old content is lost with it.
+ * this. @before_ns: a moment before it was read.
  */
-static void handler_remove(Handler *handler, guint64 start, guint64 end)
+static void handler_remove(Handler *handler, guint64 start, guint64 end, guint64 before_ns)
 {
     FaultService *service = handler->service;
     gboolean prearm = atomic_load_explicit(&service->phase, memory_order_acquire) == SERVICE_PREARM;
@@ -252,17 +282,10 @@ static void handler_remove(Handler *handler, guint64 start, guint64 end)
             continue;
         }
         guint64 page = (at - block->host) / block->page_size;
-        guint64 group = page / block->group_pages;
         if (prearm) {
-            atomic_fetch_or_explicit(&block->given_back[group / 64], 1ULL << (group % 64),
-                                     memory_order_release);
-        } else if (page_state(block, page) != PAGE_SAVED && !outcome_has_failed(service->outcome)) {
-            handler_fail(handler,
-                         g_error_new(SF_ERROR, SF_ERROR_FAILED,
-                                     "the guest gave memory of RAM block %s back (balloon or free "
-                                     "page reporting) before it was saved; deflate or switch off "
-                                     "the balloon and try again",
-                                     block->name));
+            note_given_back(block, page);
+        } else {
+            check_given_back(handler, block, page, before_ns);
         }
         at += block->page_size;
     }
@@ -274,6 +297,7 @@ static void handler_drain(Handler *handler)
     struct uffd_msg messages[MESSAGES_PER_READ];
 
     for (;;) {
+        guint64 before_ns = clock_now_ns();
         ssize_t got = read(handler->service->tracking->uffd, messages, sizeof(messages));
         if (got <= 0) {
             return; /* EAGAIN: another thread was faster */
@@ -284,7 +308,8 @@ static void handler_drain(Handler *handler)
             if (message->event == UFFD_EVENT_PAGEFAULT) {
                 handler_fault(handler, message->arg.pagefault.address, read_ns);
             } else if (message->event == UFFD_EVENT_REMOVE) {
-                handler_remove(handler, message->arg.remove.start, message->arg.remove.end);
+                handler_remove(handler, message->arg.remove.start, message->arg.remove.end,
+                               before_ns);
             }
         }
         handler_answer_deferred(handler);

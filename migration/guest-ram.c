@@ -26,6 +26,8 @@ static void guest_block_free(gpointer data)
     g_free((gpointer)block->touched);
     g_free((gpointer)block->given_back);
     g_free((gpointer)block->heat);
+    g_free((gpointer)block->region_saved_ns);
+    g_free(block->region_tracked);
     g_free(block);
 }
 
@@ -122,6 +124,8 @@ static void lay_out_pages(GuestBlock *block)
     block->region_pages = MAX(REGION_SIZE / block->page_size, 1ULL);
     block->regions = (block->pages + block->region_pages - 1) / block->region_pages;
     block->heat = g_malloc0_n(block->regions, sizeof(guint32));
+    block->region_saved_ns = g_malloc0_n(block->regions, sizeof(guint64));
+    block->region_tracked = g_new0(gboolean, block->regions);
 }
 
 static GuestBlock *guest_block_new(pid_t pid, const RamBlock *from, GPtrArray *maps, GError **errp)

@@ -53,8 +53,10 @@ typedef struct GuestBlock {
     guint64 region_pages;
     guint64 regions;
     _Atomic guint32 *heat; /* write faults of each region, before T0 and after */
-    gboolean registered;   /* with our userfaultfd */
-    gboolean shared;       /* MAP_SHARED: the file is the memory */
+    /* When all pages of a region were saved, CLOCK_MONOTONIC; 0 = not yet, or not known. */
+    _Atomic guint64 *region_saved_ns;
+    gboolean *region_tracked; /* registered with our userfaultfd; of the snapshot thread */
+    gboolean shared;          /* MAP_SHARED: the file is the memory */
     gboolean hugetlb;
     int file;            /* of the mapping, -1 for anonymous memory */
     guint64 file_offset; /* of the block's first byte */

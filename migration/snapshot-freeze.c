@@ -3,9 +3,13 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <poll.h>
+
 #include "clock.h"
 #include "snapshot-impl.h"
 #include "util/fault-injection.h"
+
+#define EXIT_DELAY_MS 1000
 
 static gboolean command(Snapshot *snapshot, const char *name, GError **errp)
 {
@@ -59,16 +63,29 @@ static gboolean capture_devices(Snapshot *snapshot, GError **errp)
 static gboolean stop(Snapshot *snapshot, GError **errp)
 {
     guint64 began = clock_now_ns();
+    JsonNode *old;
 
-    /* RESUME events of earlier times must not be taken for one in the freeze. */
-    g_autoptr(JsonNode) old = qmp_client_wait_event(snapshot->qmp, "RESUME", 0, NULL);
+    /* A VM that was not running must not have been resumed since it was asked. */
     if (!snapshot->was_running) {
         return TRUE;
     }
     guardian_set_frozen(snapshot->guardian, TRUE);
     gboolean good = command(snapshot, "stop", errp);
     snapshot->report->stop_ns = clock_now_ns() - began;
+    /* RESUME events of earlier times came before the answer: they are none of the freeze. */
+    while ((old = qmp_client_wait_event(snapshot->qmp, "RESUME", 0, NULL))) {
+        json_node_unref(old);
+    }
     return good;
+}
+
+static gboolean send_cont(Snapshot *snapshot, GError **errp)
+{
+    if (fault_injected("cont-fails")) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_MONITOR_COMMAND, "injected: cont");
+        return FALSE;
+    }
+    return command(snapshot, "cont", errp);
 }
 
 static gboolean resume(Snapshot *snapshot, GError **errp)
@@ -78,8 +95,9 @@ static gboolean resume(Snapshot *snapshot, GError **errp)
     if (!snapshot->was_running) {
         return TRUE;
     }
-    if (!command(snapshot, "cont", errp)) {
-        g_prefix_error(errp, "the VM could not be resumed, send \"cont\" to its monitor: ");
+    if (!send_cont(snapshot, errp)) {
+        /* Still marked frozen, so the guardian tries once more and says how that went. */
+        g_prefix_error(errp, "the snapshot was given up, for QEMU did not obey \"cont\": ");
         return FALSE;
     }
     guardian_set_frozen(snapshot->guardian, FALSE);
@@ -87,19 +105,31 @@ static gboolean resume(Snapshot *snapshot, GError **errp)
     return TRUE;
 }
 
+/* A process that exits closes its monitor a moment before its pidfd tells. */
+static gboolean qemu_has_exited(Snapshot *snapshot)
+{
+    struct pollfd exited = { .fd = snapshot->pidfd, .events = POLLIN };
+
+    return poll(&exited, 1, EXIT_DELAY_MS) > 0;
+}
+
 gboolean snapshot_freeze(Snapshot *snapshot, GError **errp)
 {
-    g_autoptr(GError) resume_error = NULL;
+    g_autoptr(GError) error = NULL;
     guint64 began = clock_now_ns();
 
-    gboolean good =
-        stop(snapshot, errp) && capture_instant(snapshot, errp) && capture_devices(snapshot, errp);
-    gboolean resumed = resume(snapshot, &resume_error);
-    if (snapshot->was_running) {
+    gboolean good = stop(snapshot, &error) && capture_instant(snapshot, &error) &&
+                    capture_devices(snapshot, &error);
+    /* The first error is the one to be told. */
+    good = resume(snapshot, good ? &error : NULL) && good;
+    if (good && snapshot->was_running) {
         snapshot->report->downtime_ns = clock_now_ns() - began;
     }
-    if (good && !resumed) {
-        g_propagate_error(errp, g_steal_pointer(&resume_error));
+    if (g_error_matches(error, SF_ERROR, SF_ERROR_MONITOR_CLOSED) && qemu_has_exited(snapshot)) {
+        guardian_set_frozen(snapshot->guardian, FALSE);
+        g_set_error(errp, SF_ERROR, SF_ERROR_VM_GONE, "QEMU exited during the snapshot");
+    } else if (error) {
+        g_propagate_error(errp, g_steal_pointer(&error));
     }
-    return good && resumed;
+    return good;
 }

@@ -37,7 +37,6 @@ typedef struct Snapshot {
     Channel *channel;
     ImageWriter *writer;
     Output *output;
-    guint64 sweep_saved; /* pages */
     Outcome outcome;
 } Snapshot;
 

@@ -7,9 +7,12 @@
 
 #include <string.h>
 
+#include "clock.h"
 #include "util/zero.h"
 
 #define WAIT_MS 100
+/* vm.max_map_count is 65530 where nobody changed it. */
+#define SPLIT_REGIONS_MAX 4096
 
 G_STATIC_ASSERT(BATCH_DATA_SIZE *POOL_BATCHES_MIN >= SCAN_PAGES_MAX * POOL_SLOT_SIZE);
 
@@ -244,6 +247,37 @@ static gboolean sweep_region(Sweep *sweep, GuestBlock *block, guint64 region, GE
     return TRUE;
 }
 
+static gboolean region_is_saved(GuestBlock *block, guint64 region)
+{
+    guint64 first = region * block->region_pages;
+    guint64 end = MIN(first + block->region_pages, block->pages);
+
+    while (first < end && page_state(block, first) == PAGE_SAVED) {
+        first++;
+    }
+    return first == end;
+}
+
+/*
+ * Notes that a region is done; a fault thread may still be copying in it, then nothing is said.
+ *
+ * In shared memory the kernel takes the write permission from every entry when a range is
+ * unregistered (change_protection with the page protection of a tracked mapping), and each page's
+ * next write is a minor fault. It does the same when it releases a page. To be paid once, a region
+ * is unregistered right after its release. A mapping is split by it until the neighbours follow;
+ * the number of mappings is limited, so that very large blocks are left to the end.
+ */
+static void finish_region(Sweep *sweep, GuestBlock *block, guint64 region)
+{
+    if (!region_is_saved(block, region)) {
+        return;
+    }
+    atomic_store_explicit(&block->region_saved_ns[region], clock_now_ns(), memory_order_release);
+    if (block->shared && block->regions <= SPLIT_REGIONS_MAX) {
+        write_tracking_unregister_region(sweep->tracking, block, region);
+    }
+}
+
 /* A region of a block that is still to be swept. */
 typedef struct Place {
     GuestBlock *block;
@@ -297,6 +331,7 @@ gboolean sweep_run(Sweep *sweep, GError **errp)
         if (!sweep_region(sweep, place.block, place.region, errp)) {
             return FALSE;
         }
+        finish_region(sweep, place.block, place.region);
     }
     return TRUE;
 }

@@ -12,12 +12,6 @@
 #include "util/autofd.h"
 #include "util/fault-injection.h"
 
-/*
- * UFFDIO_UNREGISTER holds the mmap lock for writing while it walks the page tables, and so holds up
- * every page fault of the guest: it is done in pieces that take well under a millisecond.
- */
-#define UNREGISTER_PIECE (32ULL << 20)
-
 static guint64 features_wanted(GuestRam *ram, guint64 offered)
 {
     guint64 wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP;
@@ -95,7 +89,9 @@ gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GEr
         return sf_error_set_errno(errp, SF_ERROR_UNSUPPORTED, err,
                                   "RAM block %s cannot be write-tracked", block->name);
     }
-    block->registered = TRUE;
+    for (guint64 region = 0; region < block->regions; region++) {
+        block->region_tracked[region] = TRUE;
+    }
     if (!(reg.ioctls & (1ULL << _UFFDIO_WRITEPROTECT))) {
         g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
                     "this kernel cannot write-protect the kind of memory behind RAM block %s",
@@ -105,30 +101,43 @@ gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GEr
     return TRUE;
 }
 
+/*
+ * UFFDIO_UNREGISTER holds the mmap lock for writing while it walks the page tables, and so holds up
+ * every page fault of the guest: done region by region, each takes well under a millisecond.
+ *
+ * The kernel does not ask whose range it is: unregistering, or removing protection, of a range that
+ * another userfaultfd tracks would ruin that snapshot silently. So each region is done once.
+ */
+void write_tracking_unregister_region(WriteTracking *tracking, GuestBlock *block, guint64 region)
+{
+    guint64 first = region * block->region_pages;
+    guint64 count = MIN(block->region_pages, block->pages - first);
+    struct uffdio_range range = { .start = block->host + first * block->page_size,
+                                  .len = count * block->page_size };
+
+    if (block->region_tracked[region]) {
+        block->region_tracked[region] = FALSE;
+        ioctl(tracking->uffd, UFFDIO_UNREGISTER, &range);
+    }
+}
+
+static void unregister_block(WriteTracking *tracking, GuestBlock *block, gboolean still_armed)
+{
+    for (guint64 region = 0; region < block->regions; region++) {
+        /* Kernels before 6.0 leave the protection in place when a range is unregistered. */
+        if (still_armed && block->region_tracked[region]) {
+            guint64 first = region * block->region_pages;
+            write_tracking_try_release(tracking, block, first,
+                                       MIN(block->region_pages, block->pages - first));
+        }
+        write_tracking_unregister_region(tracking, block, region);
+    }
+}
+
 void write_tracking_unregister_all(WriteTracking *tracking, GuestRam *ram, gboolean still_armed)
 {
     for (guint i = 0; i < ram->blocks->len; i++) {
-        GuestBlock *block = g_ptr_array_index(ram->blocks, i);
-        guint64 length = block->pages * block->page_size;
-        guint64 piece = MAX(UNREGISTER_PIECE, block->page_size);
-
-        /*
-         * The kernel does not ask whose range it is: unregistering, or removing protection, of a
-         * range that another userfaultfd tracks would ruin that snapshot silently.
-         */
-        if (!block->registered) {
-            continue;
-        }
-        block->registered = FALSE;
-        /* Kernels before 6.0 leave the protection in place when a range is unregistered. */
-        if (still_armed) {
-            write_tracking_try_release(tracking, block, 0, block->pages);
-        }
-        for (guint64 at = 0; at < length; at += piece) {
-            struct uffdio_range range = { .start = block->host + at,
-                                          .len = MIN(piece, length - at) };
-            ioctl(tracking->uffd, UFFDIO_UNREGISTER, &range);
-        }
+        unregister_block(tracking, g_ptr_array_index(ram->blocks, i), still_armed);
     }
 }
 

@@ -22,6 +22,8 @@ void write_tracking_close(WriteTracking *tracking);
 
 /* SF_ERROR_BUSY when another userfaultfd has the range: a migration, or another snapshot. */
 gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GError **errp);
+/* Ends the tracking of a region in which nothing is armed any more. Snapshot thread. */
+void write_tracking_unregister_region(WriteTracking *tracking, GuestBlock *block, guint64 region);
 /* Removes protection and registration of what we registered; errors are of no use here. */
 void write_tracking_unregister_all(WriteTracking *tracking, GuestRam *ram, gboolean still_armed);
 

@@ -4,8 +4,9 @@
  *
  *  - it is the ptracer: a QEMU thread whose registers are borrowed for a system call gets them back
  *    although the engine has died meanwhile;
- *  - it keeps a copy of the monitor connection, and when the engine dies between "stop" and "cont"
- *    it sends the "cont"; it also takes back a descriptor that QEMU was handed.
+ *  - it keeps a copy of the monitor connection, and when the engine ends between "stop" and "cont",
+ *    in whatever way, it sends the "cont"; XX
+ *    descriptor that QEMU was handed.
  *
  * It never holds a userfaultfd longer than it takes to pass it on: the kernel drops all protection
  * with the last descriptor, and that must be the engine's.
@@ -28,7 +29,10 @@ typedef struct Guardian Guardian;
  */
 Guardian *guardian_start(int qmp_fd, GError **errp);
 
-/* Ends and reaps it. NULL is allowed. A frozen VM is *not* resumed: that is for a dead engine. */
+/*
+ * Ends and reaps it. NULL is allowed. A VM that is still marked frozen is resumed first, as it is
+ * when the engine is killed, and standard error tells how that went: it can take 10 seconds.
+ */
 void guardian_stop(Guardian *guardian);
 
 /*
@@ -42,7 +46,7 @@ gboolean guardian_remote_syscall(Guardian *guardian, pid_t pid, long number, con
                                  gboolean take_fd, long *result, int *taken_fd, GError **errp);
 
 /*
- * To be called right before "stop" is sent and after "cont" was answered. If the engine dies in
+ * To be called right before "stop" is sent and after "cont" was answered well. If the engine ends in
  * between, the guardian sends "cont" on its copy of the monitor connection. Costs one store to
  * shared memory. Any thread.
  */

@@ -322,6 +322,8 @@ gboolean test_vm_is_alive(TestVm *vm)
 }
 
 static JsonNode *execute(TestVm *vm, const char *command, const char *format, va_list ap)
+    G_GNUC_PRINTF(3, 0);
+static JsonNode *execute(TestVm *vm, const char *command, const char *format, va_list ap)
 {
     g_autoptr(GError) err = NULL;
     JsonObject *arguments = NULL;

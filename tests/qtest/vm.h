@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "monitor/qmp.h"
+#include "tests/faults.h"
 
 /* ---- Things to be put back whatever happens ---- */
 

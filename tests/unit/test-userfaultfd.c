@@ -10,6 +10,7 @@
 
 #include "attach/userfaultfd.h"
 #include "target.h"
+#include "tests/faults.h"
 #include "userfaultfd-compat.h"
 #include "util/autofd.h"
 
@@ -18,7 +19,9 @@
 /* Runs only this process in a new copy of the program with the faults @faults switched on. */
 static gboolean run_with_faults(const char *faults)
 {
-#ifdef CONFIG_FAULT_INJECTION
+    if (!test_need_faults()) {
+        return FALSE;
+    }
     if (g_test_subprocess()) {
         return TRUE;
     }
@@ -27,10 +30,6 @@ static gboolean run_with_faults(const char *faults)
     g_unsetenv("STILLFRAME_FAULTS");
     g_test_trap_assert_passed();
     return FALSE;
-#else
-    g_test_skip("built without -Dfault_injection=true");
-    return FALSE;
-#endif
 }
 
 static gboolean skip_unless_root(void)
