@@ -321,8 +321,9 @@ int cmd_list(int argc, char **argv)
         g_set_error(&error, SF_ERROR, SF_ERROR_USAGE, "list takes no argument \"%s\"", argv[1]);
     }
     if (error) {
-        fprintf(stderr, "stillframe: %s; see \"stillframe list --help\"\n", error->message);
-        return EXIT_USAGE;
+        g_autoptr(GError) usage = NULL;
+        command_usage_error(&usage, error->message);
+        return command_fail(usage);
     }
     list_all(json);
     return ferror(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;

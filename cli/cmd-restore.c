@@ -31,12 +31,6 @@ static void arguments_clear(Arguments *arguments)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Arguments, arguments_clear)
 
-static gboolean usage_error(GError **errp, const char *text)
-{
-    g_set_error(errp, SF_ERROR, SF_ERROR_USAGE, "%s; see \"stillframe restore --help\"", text);
-    return FALSE;
-}
-
 /* Everything from "--" on is QEMU's. Cuts it off *argc and returns it; NULL where there is none. */
 static char **split_command(int *argc, char **argv)
 {
@@ -72,10 +66,10 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
     g_option_context_add_main_entries(context, entries, NULL);
     g_autoptr(GError) error = NULL;
     if (!g_option_context_parse(context, argc, argv, &error)) {
-        return usage_error(errp, error->message);
+        return command_usage_error(errp, error->message);
     }
     if (!arguments->rest || !arguments->rest[0] || arguments->rest[1]) {
-        return usage_error(errp, "give one IMAGE, then -- and the QEMU command");
+        return command_usage_error(errp, "give one IMAGE, then -- and the QEMU command");
     }
     return TRUE;
 }
@@ -184,7 +178,7 @@ int cmd_restore(int argc, char **argv)
         return command_fail(error);
     }
     if (!command || !command[0]) {
-        usage_error(&error, "give the QEMU command behind --");
+        command_usage_error(&error, "give the QEMU command behind --");
         return command_fail(error);
     }
     const volatile int *cancel = cancel_on_signals();

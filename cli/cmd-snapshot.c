@@ -32,12 +32,6 @@ static void arguments_clear(Arguments *arguments)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Arguments, arguments_clear)
 
-static gboolean usage_error(GError **errp, const char *text)
-{
-    g_set_error(errp, SF_ERROR, SF_ERROR_USAGE, "%s; see \"stillframe snapshot --help\"", text);
-    return FALSE;
-}
-
 static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, GError **errp)
 {
     const GOptionEntry entries[] = {
@@ -67,7 +61,7 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
     g_option_context_add_main_entries(context, entries, NULL);
     g_autoptr(GError) error = NULL;
     if (!g_option_context_parse(context, argc, argv, &error)) {
-        return usage_error(errp, error->message);
+        return command_usage_error(errp, error->message);
     }
     return TRUE;
 }
@@ -75,22 +69,22 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
 static gboolean check_numbers(const Arguments *arguments, SnapshotOptions *options, GError **errp)
 {
     if (arguments->pid < 0 || (!arguments->pid && !arguments->qmp)) {
-        return usage_error(errp, "say which VM: --pid PID or --qmp SOCKET");
+        return command_usage_error(errp, "say which VM: --pid PID or --qmp SOCKET");
     }
     if (arguments->fault_threads < 0 || arguments->fault_threads > 64) {
-        return usage_error(errp, "--fault-threads takes 1 to 64");
+        return command_usage_error(errp, "--fault-threads takes 1 to 64");
     }
     if (arguments->max_buffer &&
         !destination_parse_size(arguments->max_buffer, &options->max_buffer, errp)) {
         return FALSE;
     }
     if (options->max_buffer < SNAPSHOT_MAX_BUFFER_MIN) {
-        return usage_error(errp, "--max-buffer must be at least 8M");
+        return command_usage_error(errp, "--max-buffer must be at least 8M");
     }
     if (arguments->on_full && g_str_equal(arguments->on_full, "cancel")) {
         options->on_full = ON_FULL_CANCEL;
     } else if (arguments->on_full && !g_str_equal(arguments->on_full, "stall")) {
-        return usage_error(errp, "--on-full takes stall or cancel");
+        return command_usage_error(errp, "--on-full takes stall or cancel");
     }
     return TRUE;
 }
@@ -137,7 +131,7 @@ static gboolean run(const Arguments *arguments, GError **errp)
         return FALSE;
     }
     if (!arguments->rest || !arguments->rest[0] || arguments->rest[1]) {
-        return usage_error(errp, "give one DESTINATION");
+        return command_usage_error(errp, "give one DESTINATION");
     }
     g_autoptr(Destination) destination = destination_parse(arguments->rest[0], errp);
     if (!destination) {

@@ -17,5 +17,7 @@ int cmd_snapshot(int argc, char **argv);
 int cmd_restore(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 
+/* Sets SF_ERROR_USAGE with @text and where to read more. Always FALSE. */
+gboolean command_usage_error(GError **errp, const char *text);
 /* Prints "stillframe: <message>" to standard error and returns the exit status that fits. */
 int command_fail(const GError *error);

@@ -37,6 +37,12 @@ static void print_help(FILE *to)
           to);
 }
 
+gboolean command_usage_error(GError **errp, const char *text)
+{
+    g_set_error(errp, SF_ERROR, SF_ERROR_USAGE, "%s; see \"%s --help\"", text, g_get_prgname());
+    return FALSE;
+}
+
 int command_fail(const GError *error)
 {
     fprintf(stderr, "stillframe: %s\n", error->message);
@@ -71,6 +77,8 @@ int main(int argc, char **argv)
     }
     for (const Command *command = commands; command->name; command++) {
         if (!strcmp(argv[1], command->name)) {
+            g_autofree char *name = g_strconcat("stillframe ", command->name, NULL);
+            g_set_prgname(name); /* what --help calls it */
             return command->run(argc - 1, argv + 1);
         }
     }

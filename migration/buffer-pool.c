@@ -13,6 +13,12 @@
 /* The sweep's share: enough to keep the output busy, little enough to leave the rest to faults. */
 #define BATCHES_MAX 32
 
+/*
+ * A single page is not worth waking the consumer for, and the fault thread has no time to do it:
+ * pages wait for company, for the sweep's next batch, or for somebody who finds no free slot.
+ */
+#define SLOTS_WORTH_WAKING 64
+
 typedef struct SlotInfo {
     guint64 offset;
     guint block;
@@ -123,6 +129,7 @@ gint buffer_pool_take_slot(BufferPool *pool, gboolean wait)
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
 
     while (wait && !pool->n_free_slots && !pool->closed) {
+        g_cond_signal(&pool->filled);
         g_cond_wait(&pool->slot_free, &pool->lock);
     }
     if (!pool->n_free_slots || pool->closed) {
@@ -143,7 +150,9 @@ void buffer_pool_push_slot(BufferPool *pool, gint slot, guint block, guint64 off
 
     pool->info[slot] = (SlotInfo){ .block = block, .offset = offset };
     pool->full_slots[(pool->full_head + pool->n_full_slots++) % pool->n_slots] = slot;
-    g_cond_signal(&pool->filled);
+    if (pool->n_full_slots >= SLOTS_WORTH_WAKING) {
+        g_cond_signal(&pool->filled);
+    }
 }
 
 Batch *buffer_pool_take_batch(BufferPool *pool, guint timeout_ms)

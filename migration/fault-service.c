@@ -135,27 +135,50 @@ static gint take_slot(Handler *handler)
     return slot;
 }
 
+/* FALSE: the page was given back, the snapshot is lost. */
+static gboolean check_kept(Handler *handler, GuestBlock *block, PageKind kind, guint64 offset,
+                           const void *data, gsize length)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!guest_block_check_kept(handler->service->ram, block, kind, offset, data, length, &error)) {
+        handler_fail(handler, g_steal_pointer(&error));
+        return FALSE;
+    }
+    return TRUE;
+}
+
 /* Copies a whole page, huge ones in slots, into the pool. FALSE: the snapshot is lost. */
 static gboolean copy_page(Handler *handler, GuestBlock *block, guint64 page)
 {
     FaultService *service = handler->service;
     guint64 offset = page * block->page_size;
+    PageKind kind = block->shared ? PAGE_KIND_FILE : PAGE_KIND_MEMORY;
 
+    /* Reading a private huge page through the mapping fills the hole that it has left. */
+    if (block->hugetlb && !check_kept(handler, block, kind, offset, NULL, block->page_size)) {
+        return FALSE;
+    }
     for (guint64 done = 0; done < block->page_size; done += POOL_SLOT_SIZE) {
         g_autoptr(GError) error = NULL;
         gint slot = take_slot(handler);
         if (slot < 0) {
             return FALSE;
         }
-        if (!guest_block_read(service->ram, block, PAGE_KIND_MEMORY, offset + done,
-                              buffer_pool_slot_data(service->pool, slot), POOL_SLOT_SIZE, &error)) {
+        guint8 *data = buffer_pool_slot_data(service->pool, slot);
+        if (!guest_block_read(service->ram, block, kind, offset + done, data, POOL_SLOT_SIZE,
+                              &error)) {
             buffer_pool_return(service->pool, &slot, 1, NULL);
             handler_fail(handler, g_steal_pointer(&error));
             return FALSE;
         }
+        if (!block->hugetlb && !check_kept(handler, block, kind, offset, data, POOL_SLOT_SIZE)) {
+            buffer_pool_return(service->pool, &slot, 1, NULL);
+            return FALSE;
+        }
         buffer_pool_push_slot(service->pool, slot, block->index, offset + done);
     }
-    return TRUE;
+    return !block->hugetlb || check_kept(handler, block, kind, offset, NULL, block->page_size);
 }
 
 /* After T0. A page that somebody else is copying is released by that copier, never here. */
@@ -257,12 +280,9 @@ static void check_given_back(Handler *handler, GuestBlock *block, guint64 page, 
     if ((saved_ns && saved_ns < before_ns) || outcome_has_failed(handler->service->outcome)) {
         return;
     }
-    handler_fail(handler,
-                 g_error_new(SF_ERROR, SF_ERROR_FAILED,
-                             "the guest gave memory of RAM block %s back (balloon or free page "
-                             "reporting) before it was saved; deflate or switch off the balloon "
-                             "and try again",
-                             block->name));
+    GError *error = NULL;
+    guest_block_given_back(block, &error);
+    handler_fail(handler, error);
 }
 
 /*

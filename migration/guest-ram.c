@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -28,6 +29,10 @@ static void guest_block_free(gpointer data)
     g_free((gpointer)block->heat);
     g_free((gpointer)block->region_saved_ns);
     g_free(block->region_tracked);
+    g_free(block->present);
+    if (block->witness) {
+        munmap(block->witness, block->pages * block->page_size);
+    }
     g_free(block);
 }
 
@@ -142,6 +147,10 @@ static GuestBlock *guest_block_new(pid_t pid, const RamBlock *from, GPtrArray *m
         return NULL;
     }
     lay_out_pages(block);
+    if (!guest_block_prepare_present(block, errp)) {
+        guest_block_free(block);
+        return NULL;
+    }
     return block;
 }
 
@@ -189,6 +198,7 @@ GuestRam *guest_ram_new(pid_t pid, GPtrArray *ram_blocks, GPtrArray *maps, guint
     g_autoptr(GuestRam) ram = g_new0(GuestRam, 1);
     ram->pid = pid;
     ram->pagemap = -1;
+    ram->own_pagemap = -1;
     ram->blocks = g_ptr_array_new_with_free_func(guest_block_free);
     *skipped = 0;
     if (!guest_read_open(ram, errp) || !add_blocks(ram, ram_blocks, maps, skipped, errp)) {
@@ -204,6 +214,7 @@ void guest_ram_free(GuestRam *ram)
     }
     g_ptr_array_unref(ram->blocks);
     sf_clear_fd(&ram->pagemap);
+    sf_clear_fd(&ram->own_pagemap);
     g_free(ram);
 }
 

@@ -60,14 +60,19 @@ typedef struct GuestBlock {
     gboolean hugetlb;
     int file;            /* of the mapping, -1 for anonymous memory */
     guint64 file_offset; /* of the block's first byte */
-    /* The extent of the file that guest_block_scan() looked at last; of its one thread. */
-    guint64 extent_begin, extent_end;
-    gboolean extent_is_data;
+    /*
+     * Bitmap of the pages that had content in their file when they were last armed, and so have at
+     * T0; for huge pages, in QEMU's mapping. Of the snapshot thread, read by all after T0. NULL
+     * where there is no file.
+     */
+    guint64 *present;
+    guint8 *witness; /* our own mapping of the file, see guest-present.c; may be NULL */
 } GuestBlock;
 
 typedef struct GuestRam {
     pid_t pid;
     int pagemap;       /* /proc/PID/pagemap */
+    int own_pagemap;   /* /proc/self/pagemap */
     GPtrArray *blocks; /* GuestBlock, by ascending host address */
     guint64 bytes;
     guint64 pages; /* sum over the blocks, each in its own page size */
@@ -81,6 +86,29 @@ GuestRam *guest_ram_new(pid_t pid, GPtrArray *ram_blocks, GPtrArray *maps, guint
                         GError **errp);
 void guest_ram_free(GuestRam *ram);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestRam, guest_ram_free)
+
+/* Before anything is armed: what guest_block_note_present() will need. */
+gboolean guest_block_prepare_present(GuestBlock *block, GError **errp);
+/*
+ * Notes which of the pages have content; they have just been armed. Those of 4 KiB that are known
+ * to have it are looked at again only with @anew. Snapshot thread, until T0.
+ */
+gboolean guest_block_note_present(GuestRam *ram, GuestBlock *block, guint64 first, guint64 count,
+                                  gboolean anew, GError **errp);
+/*
+ * After T0, when @length bytes at @offset were read in the way @kind and while they are still
+ * protected: FALSE when a page of them has been given back since it was armed, so that what was
+ * read are not the bytes of T0. Allocates nothing. Any thread.
+ */
+gboolean guest_block_check_kept(GuestRam *ram, GuestBlock *block, PageKind kind, guint64 offset,
+                                const void *data, gsize length, GError **errp);
+/* The error for that; always FALSE. */
+gboolean guest_block_given_back(GuestBlock *block, GError **errp);
+
+static inline gboolean page_was_present(GuestBlock *block, guint64 page)
+{
+    return block->present && ((block->present[page / 64] >> (page % 64)) & 1);
+}
 
 /* The block that holds a host address, or NULL. */
 GuestBlock *guest_ram_find(GuestRam *ram, guint64 address);

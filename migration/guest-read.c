@@ -38,7 +38,9 @@ gboolean guest_read_open(GuestRam *ram, GError **errp)
         return sf_error_set_errno(errp, err == ENOENT ? SF_ERROR_NO_PROCESS : SF_ERROR_PERMISSION,
                                   err, "cannot open %s", path);
     }
-    return TRUE;
+    ram->own_pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    return ram->own_pagemap >= 0 ||
+           sf_error_set_errno(errp, SF_ERROR_FAILED, errno, "cannot open /proc/self/pagemap");
 }
 
 static gboolean vm_gone(GError **errp)
@@ -61,61 +63,33 @@ static gboolean read_pagemap(GuestRam *ram, guint64 address, guint64 count, guin
                     : sf_error_set_errno(errp, SF_ERROR_FAILED, errno, "reading QEMU's page map");
 }
 
+gboolean guest_read_is_mapped(GuestRam *ram, gboolean own, guint64 address, gboolean *mapped,
+                              GError **errp)
+{
+    guint64 entry = 0;
+
+    if (own) {
+        if (pread(ram->own_pagemap, &entry, sizeof(entry),
+                  (off_t)(address / PAGEMAP_PAGE * sizeof(entry))) != sizeof(entry)) {
+            return sf_error_set_errno(errp, SF_ERROR_FAILED, errno, "reading our own page map");
+        }
+    } else if (!read_pagemap(ram, address, 1, &entry, errp)) {
+        return FALSE;
+    }
+    *mapped = (entry & PM_PRESENT) != 0;
+    return TRUE;
+}
+
 static gboolean entry_has_content(guint64 entry)
 {
     return (entry & PM_PRESENT) ||
            ((entry & PM_SWAP) && PM_SWAP_TYPE(entry) != PM_SWAP_TYPE_MARKER);
 }
 
-/*
- * Looks up the extent, data or hole, that @at lies in (tmpfs knows its holes; swapped-out pages
- * count as data). The kernel walks page by page to an extent's end, so each is asked for once:
- * what is data stays data, and a hole is filled only by a write, which claims the page first.
- */
-static gboolean find_extent(GuestBlock *block, guint64 at, GError **errp)
-{
-    if (at >= block->extent_begin && at < block->extent_end) {
-        return TRUE;
-    }
-    off_t data = lseek(block->file, (off_t)at, SEEK_DATA);
-    off_t end = data;
-    block->extent_begin = at;
-    block->extent_is_data = FALSE;
-    if (data < 0 && errno == ENXIO) {
-        block->extent_end = G_MAXUINT64; /* only a hole from here to the end of the file */
-        return TRUE;
-    }
-    if (data >= 0 && (guint64)data == at) {
-        block->extent_is_data = TRUE;
-        end = lseek(block->file, data, SEEK_HOLE);
-    }
-    if (end < 0) {
-        return sf_error_set_errno(errp, SF_ERROR_FAILED, errno, "looking for holes in RAM block %s",
-                                  block->name);
-    }
-    block->extent_end = (guint64)end;
-    return TRUE;
-}
-
-/* Marks the pages that the file has data for. */
-static gboolean scan_file(GuestBlock *block, guint64 first, guint64 count, guint8 *kind,
-                          GError **errp)
-{
-    for (guint64 i = 0; i < count; i++) {
-        if (!find_extent(block, block->file_offset + (first + i) * block->page_size, errp)) {
-            return FALSE;
-        }
-        if (block->extent_is_data && kind[i] == PAGE_KIND_ZERO) {
-            kind[i] = PAGE_KIND_FILE;
-        }
-    }
-    return TRUE;
-}
-
 static gboolean scan_hugetlb(GuestRam *ram, GuestBlock *block, guint64 first, guint64 count,
                              guint8 *kind, GError **errp)
 {
-    /* hugetlbfs does not tell its holes, but reading one from the file allocates nothing. */
+    /* What of the file is a hole is not known, but reading one from the file allocates nothing. */
     for (guint64 i = 0; i < count; i++) {
         guint64 entry = 0;
         if (!block->shared &&
@@ -149,7 +123,13 @@ gboolean guest_block_scan(GuestRam *ram, GuestBlock *block, guint64 first, guint
             }
         }
     }
-    return block->file < 0 || scan_file(block, first, count, kind, errp);
+    /* A hole of the file is filled only by a write, which claims the page first. */
+    for (guint64 i = 0; i < count; i++) {
+        if (kind[i] == PAGE_KIND_ZERO && page_was_present(block, first + i)) {
+            kind[i] = PAGE_KIND_FILE;
+        }
+    }
+    return TRUE;
 }
 
 static gboolean read_memory(GuestRam *ram, GuestBlock *block, guint64 offset, void *to,

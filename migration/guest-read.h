@@ -12,3 +12,7 @@
 
 /* Opens QEMU's page map and finds out how much of it this process may see. */
 gboolean guest_read_open(GuestRam *ram, GError **errp);
+
+/* Whether there is memory behind an address in the page tables of QEMU, or in our @own. */
+gboolean guest_read_is_mapped(GuestRam *ram, gboolean own, guint64 address, gboolean *mapped,
+                              GError **errp);

@@ -66,7 +66,9 @@ static gboolean gather_copy(Gather *gather, PageKind kind, guint64 offset, guint
         }
         gsize piece = MIN(length, BATCH_DATA_SIZE - gather->filled);
         guint8 *to = gather->batch[gather->current]->data + gather->filled;
-        if (!guest_block_read(gather->sweep->ram, gather->block, kind, offset, to, piece, errp)) {
+        if (!guest_block_read(gather->sweep->ram, gather->block, kind, offset, to, piece, errp) ||
+            !guest_block_check_kept(gather->sweep->ram, gather->block, kind, offset, to, piece,
+                                    errp)) {
             return FALSE;
         }
         add_extent(gather, offset, piece, to);

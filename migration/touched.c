@@ -37,7 +37,8 @@ static gboolean arm_block(GuestRam *ram, WriteTracking *tracking, GuestBlock *bl
             return FALSE;
         }
     }
-    return TRUE;
+    /* Once over the whole: the kernel walks to the end of an extent to say where that is. */
+    return guest_block_note_present(ram, block, 0, block->pages, TRUE, errp);
 }
 
 gboolean arm_all(GuestRam *ram, WriteTracking *tracking, KeepGoing keep_going, gpointer user,
@@ -141,8 +142,8 @@ static gboolean next_run(GuestBlock *block, guint64 from_group, Run *run)
  * The bits go first: a fault thread sets its bit after its release, so whatever is released behind
  * our back has its bit set behind our back as well, and a later pass finds it.
  */
-static gboolean arm_pass_block(WriteTracking *tracking, GuestBlock *block, KeepGoing keep_going,
-                               gpointer user, guint64 *ranges, GError **errp)
+static gboolean arm_pass_block(GuestRam *ram, WriteTracking *tracking, GuestBlock *block,
+                               KeepGoing keep_going, gpointer user, guint64 *ranges, GError **errp)
 {
     Run run = { .end_group = 0 };
 
@@ -151,7 +152,8 @@ static gboolean arm_pass_block(WriteTracking *tracking, GuestBlock *block, KeepG
             return FALSE;
         }
         clear_groups(block, run.group, run.end_group);
-        if (!write_tracking_arm(tracking, block, run.first, run.count, errp)) {
+        if (!write_tracking_arm(tracking, block, run.first, run.count, errp) ||
+            !guest_block_note_present(ram, block, run.first, run.count, FALSE, errp)) {
             return FALSE;
         }
         *ranges += 1;
@@ -167,7 +169,7 @@ gboolean arm_touched_until_few(GuestRam *ram, WriteTracking *tracking, KeepGoing
     for (*passes = 0; *passes < PASSES_MAX;) {
         guint64 ranges = 0;
         for (guint i = 0; i < ram->blocks->len; i++) {
-            if (!arm_pass_block(tracking, g_ptr_array_index(ram->blocks, i), keep_going, user,
+            if (!arm_pass_block(ram, tracking, g_ptr_array_index(ram->blocks, i), keep_going, user,
                                 &ranges, errp)) {
                 return FALSE;
             }
@@ -204,7 +206,11 @@ static gboolean arm_run_in_freeze(GuestRam *ram, WriteTracking *tracking, FaultS
         fault_service_lock(service);
         return TRUE;
     }
-    return ret == 0 || write_tracking_error(ret, block, errp);
+    if (ret != 0) {
+        return write_tracking_error(ret, block, errp);
+    }
+    return guest_block_note_present(ram, block, run->first, run->count,
+                                    fault_service_saw_remove(service), errp);
 }
 
 static void add_given_back(GuestBlock *block)
@@ -239,11 +245,12 @@ gboolean arm_touched_in_freeze(GuestRam *ram, WriteTracking *tracking, FaultServ
 {
     gboolean again;
 
-    for (guint i = 0; i < ram->blocks->len; i++) {
-        add_given_back(g_ptr_array_index(ram->blocks, i));
-    }
     do {
         again = FALSE;
+        /* In each round: while one was put off, more may have been given back. */
+        for (guint i = 0; i < ram->blocks->len; i++) {
+            add_given_back(g_ptr_array_index(ram->blocks, i));
+        }
         if (!freeze_round(ram, tracking, service, pages, ranges, &again, errp)) {
             return FALSE;
         }

@@ -5,8 +5,8 @@
  *  - it is the ptracer: a QEMU thread whose registers are borrowed for a system call gets them back
  *    although the engine has died meanwhile;
  *  - it keeps a copy of the monitor connection, and when the engine ends between "stop" and "cont",
- *    in whatever way, it sends the "cont"; XX
- *    descriptor that QEMU was handed.
+ *    killed or not, it sends the "cont"; when the engine is killed it also takes back a descriptor
+ *    that QEMU was handed.
  *
  * It never holds a userfaultfd longer than it takes to pass it on: the kernel drops all protection
  * with the last descriptor, and that must be the engine's.
@@ -46,8 +46,8 @@ gboolean guardian_remote_syscall(Guardian *guardian, pid_t pid, long number, con
                                  gboolean take_fd, long *result, int *taken_fd, GError **errp);
 
 /*
- * To be called right before "stop" is sent and after "cont" was answered well. If the engine ends in
- * between, the guardian sends "cont" on its copy of the monitor connection. Costs one store to
+ * To be called right before "stop" is sent and after "cont" was answered well. If the engine ends
+ * in between, the guardian sends "cont" on its copy of the monitor connection. Costs one store to
  * shared memory. Any thread.
  */
 void guardian_set_frozen(Guardian *guardian, gboolean frozen);

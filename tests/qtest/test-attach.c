@@ -21,12 +21,11 @@
 
 #include "attach/remote-syscall.h"
 #include "attach/userfaultfd.h"
-#include "tests/guest/layout.h"
+#include "tests/process.h"
 #include "util/autofd.h"
-#include "vm.h"
+#include "writer-guest.h"
 
 #define NOBODY 65534
-#define GUEST_TIMEOUT_MS 60000
 /* SeaBIOS's count of timer interrupts, 18.2 a second, from a PIT timer in QEMU's main loop. */
 #define BIOS_TICKS_ADDRESS 0x46c
 #define BIOS_TICKS_PER_SECOND 18.2
@@ -129,71 +128,6 @@ static Report *run_engine(Engine engine)
 
 /* ---- The VM ---- */
 
-static guint count_descriptors(pid_t pid)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd", (int)pid);
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
-    guint count = 0;
-
-    g_assert_nonnull(dir);
-    while (g_dir_read_name(dir)) {
-        count++;
-    }
-    return count;
-}
-
-/* The letter of its state in /proc/PID/status. */
-static char read_state(pid_t pid)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)pid);
-    g_autofree char *text = NULL;
-
-    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    const char *state = strstr(text, "\nState:\t");
-    g_assert_nonnull(state);
-    return state[strlen("\nState:\t")];
-}
-
-/* QEMU takes a moment to close the socket of a monitor client that has gone. */
-static void assert_descriptors(TestVm *vm, guint expected)
-{
-    gint64 deadline = g_get_monotonic_time() + 3 * G_TIME_SPAN_SECOND;
-
-    while (count_descriptors(test_vm_get_pid(vm)) != expected &&
-           g_get_monotonic_time() < deadline) {
-        g_usleep(5000);
-    }
-    g_assert_cmpuint(count_descriptors(test_vm_get_pid(vm)), ==, expected);
-}
-
-/* A VM whose guest writes memory all the time. */
-static TestVm *start_busy_vm(void)
-{
-    TestVm *vm = test_vm_start(TEST_VM_DEFAULT, "-machine", "q35", "-m", "64", "-kernel",
-                               test_guest_path(), "-append", "ranges=0x1000000+0x400000", NULL);
-    test_vm_serial_wait(vm, "VV", GUEST_TIMEOUT_MS);
-    return vm;
-}
-
-static guint64 read_counter(TestVm *vm)
-{
-    guint64 counter;
-    test_vm_read_memory(vm, GUEST_STATE_ADDRESS + offsetof(struct guest_state, counter), &counter,
-                        sizeof(counter));
-    return counter;
-}
-
-static void assert_guest_goes_on(TestVm *vm)
-{
-    guint64 before = read_counter(vm);
-    gint64 deadline = g_get_monotonic_time() + 5 * G_TIME_SPAN_SECOND;
-
-    while (read_counter(vm) <= before + 100) {
-        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
-        g_usleep(1000);
-    }
-}
-
 /* A QEMU that runs as nobody, without capabilities: @program in front of it does that. */
 static TestVm *start_vm_of_nobody(void)
 {
@@ -237,13 +171,13 @@ static void assert_attached(const Report *report, UffdDoor door)
 
 static void test_root_to_root(void)
 {
-    g_autoptr(TestVm) vm = start_busy_vm();
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
     guint before = count_descriptors(test_vm_get_pid(vm));
 
     g_autoptr(Report) report = run_engine((Engine){ .vm = vm });
     assert_attached(report, UFFD_DOOR_SYSCALL);
-    assert_descriptors(vm, before);
-    assert_guest_goes_on(vm);
+    test_vm_assert_descriptors(vm, before);
+    writer_guest_assert_goes_on(vm);
 }
 
 /* QEMU's own seccomp filter; the device is then tried first (see attach_userfaultfd()). */
@@ -257,7 +191,7 @@ static void test_sandboxed_qemu(void)
 
     g_autoptr(Report) report = run_engine((Engine){ .vm = vm });
     assert_attached(report, UFFD_DOOR_DEVICE);
-    assert_descriptors(vm, before);
+    test_vm_assert_descriptors(vm, before);
 
     /* And the system call, for a monitor that carries no descriptors. */
     g_autoptr(GError) error = NULL;
@@ -267,14 +201,14 @@ static void test_sandboxed_qemu(void)
     g_assert_no_error(error);
     g_assert_cmpint(door, ==, UFFD_DOOR_SYSCALL);
     g_assert_true(api_works(fd));
-    assert_descriptors(vm, before);
+    test_vm_assert_descriptors(vm, before);
     test_vm_assert_status(vm, "running");
 }
 
 /* On a VM that its host's administrator has stopped with a signal. */
 static void test_stopped_process(void)
 {
-    g_autoptr(TestVm) vm = start_busy_vm();
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
     g_autoptr(GError) error = NULL;
     g_autoptr(Guardian) guardian = guardian_start(-1, &error);
     UffdDoor door;
@@ -290,7 +224,7 @@ static void test_stopped_process(void)
         g_usleep(1000);
     }
     kill(test_vm_get_pid(vm), SIGCONT);
-    assert_guest_goes_on(vm);
+    writer_guest_assert_goes_on(vm);
 }
 
 static gboolean unprivileged_userfaultfd(void)
@@ -315,7 +249,8 @@ static char *make_device(TestDir *dir)
     return device;
 }
 
-static void test_root_to_nobody(void)
+/* An engine of user @uid that finds everybody's device attaches to a QEMU that runs as nobody. */
+static void assert_attaches_to_nobody(uid_t uid)
 {
     g_autoptr(TestDir) dir = test_dir_new();
     g_autofree char *device = make_device(dir);
@@ -325,26 +260,21 @@ static void test_root_to_nobody(void)
     g_autoptr(TestVm) vm = start_vm_of_nobody();
     guint before = count_descriptors(test_vm_get_pid(vm));
 
-    g_autoptr(Report) report = run_engine((Engine){ .vm = vm });
+    g_autoptr(Report) report =
+        run_engine((Engine){ .vm = vm, .uid = uid, .device = uid ? device : NULL });
     assert_attached(report, unprivileged_userfaultfd() ? UFFD_DOOR_SYSCALL : UFFD_DOOR_DEVICE);
-    assert_descriptors(vm, before);
+    test_vm_assert_descriptors(vm, before);
     test_vm_assert_status(vm, "running");
+}
+
+static void test_root_to_nobody(void)
+{
+    assert_attaches_to_nobody(0);
 }
 
 static void test_nobody_to_nobody_with_device(void)
 {
-    g_autoptr(TestDir) dir = test_dir_new();
-    g_autofree char *device = make_device(dir);
-    if (!device) {
-        return;
-    }
-    g_autoptr(TestVm) vm = start_vm_of_nobody();
-    guint before = count_descriptors(test_vm_get_pid(vm));
-
-    g_autoptr(Report) report = run_engine((Engine){ .vm = vm, .uid = NOBODY, .device = device });
-    assert_attached(report, unprivileged_userfaultfd() ? UFFD_DOOR_SYSCALL : UFFD_DOOR_DEVICE);
-    assert_descriptors(vm, before);
-    test_vm_assert_status(vm, "running");
+    assert_attaches_to_nobody(NOBODY);
 }
 
 static void assert_doors_named(const char *message)
@@ -373,7 +303,7 @@ static void test_nobody_to_nobody_without_device(void)
     assert_doors_named(report->message);
     g_assert_false(report->doors_open);
     assert_doors_named(report->check_message);
-    assert_descriptors(vm, before);
+    test_vm_assert_descriptors(vm, before);
     test_vm_assert_status(vm, "running");
 }
 
@@ -421,14 +351,14 @@ static void attach_many_times(TestVm *vm, guint count, const char *what)
 
 static void test_busy_vm_2000_times(void)
 {
-    g_autoptr(TestVm) vm = start_busy_vm();
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
     guint before = count_descriptors(test_vm_get_pid(vm));
-    guint64 counter = read_counter(vm);
+    guint64 counter = writer_guest_read_counter(vm);
 
     attach_many_times(vm, 2000, "busy guest (TCG)");
-    g_assert_cmpuint(read_counter(vm), >, counter);
-    assert_descriptors(vm, before);
-    assert_guest_goes_on(vm);
+    g_assert_cmpuint(writer_guest_read_counter(vm), >, counter);
+    test_vm_assert_descriptors(vm, before);
+    writer_guest_assert_goes_on(vm);
     test_vm_assert_status(vm, "running");
 }
 
@@ -462,7 +392,7 @@ static void test_timers_go_on(void)
     g_test_message("%.0f timer ticks in %.2f s, %.1f expected", got, seconds, expected);
     g_assert_cmpfloat(got, >, expected * 0.8 - 2);
     g_assert_cmpfloat(got, <, expected * 1.2 + 2);
-    assert_descriptors(vm, before);
+    test_vm_assert_descriptors(vm, before);
 }
 
 /* ---- The engine is killed ---- */
@@ -501,16 +431,16 @@ static void kill_attaching_engines(TestVm *vm)
         kill_after(child, 20000);
         g_assert_true(test_vm_is_alive(vm));
     }
-    assert_descriptors(vm, before);
+    test_vm_assert_descriptors(vm, before);
     test_vm_assert_status(vm, "running");
 }
 
 static void test_engine_killed_while_attaching(void)
 {
-    g_autoptr(TestVm) vm = start_busy_vm();
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
 
     kill_attaching_engines(vm);
-    assert_guest_goes_on(vm);
+    writer_guest_assert_goes_on(vm);
 }
 
 static void test_engine_killed_while_attaching_by_device(void)
@@ -570,7 +500,7 @@ static void wait_until_monitor_is_free(TestVm *vm)
 
 static void test_engine_killed_while_frozen(void)
 {
-    g_autoptr(TestVm) vm = start_busy_vm();
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
     guint before = count_descriptors(test_vm_get_pid(vm));
     guint rounds = test_repeat(50);
 
@@ -592,14 +522,14 @@ static void test_engine_killed_while_frozen(void)
         g_assert_cmpstr(status, ==, "running");
         g_assert_cmpint(g_get_monotonic_time() - start, <, 3 * G_TIME_SPAN_SECOND);
     }
-    assert_guest_goes_on(vm);
-    assert_descriptors(vm, before);
+    writer_guest_assert_goes_on(vm);
+    test_vm_assert_descriptors(vm, before);
 }
 
 /* An engine that dies without having frozen the VM leaves a paused one paused. */
 static void test_paused_vm_stays_paused(void)
 {
-    g_autoptr(TestVm) vm = start_busy_vm();
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
 
     test_vm_qmp_void(vm, "stop", NULL);
     pid_t child = fork();

@@ -20,11 +20,7 @@ static void assert_fails(int status, const char *words, const char *faults, cons
     g_autofree char *said = NULL;
     g_auto(GStrv) word = g_strsplit(words, "|", -1);
 
-    if (faults) {
-        g_setenv("STILLFRAME_FAULTS", faults, TRUE);
-    }
-    TestTool *tool = test_tool_start(args);
-    g_unsetenv("STILLFRAME_FAULTS");
+    TestTool *tool = test_tool_start_faulty(faults, args);
     g_assert_cmpint(test_tool_finish(tool, 60000, NULL, &said), ==, status);
     g_test_message("%s", said);
     for (char **w = word; *w; w++) {
@@ -253,6 +249,9 @@ static void test_no_space_in_the_middle(void)
 
 static void test_write_errors(void)
 {
+    if (!test_need_faults()) {
+        return;
+    }
     g_autoptr(TestVm) vm = writer_guest_start(NULL);
 
     assert_vm_refuses(vm, "space", "write-enospc=5");
@@ -301,11 +300,47 @@ static void test_qemu_exits(void)
     g_assert_nonnull(strstr(said, "QEMU exited"));
 }
 
+static void test_qemu_exits_in_the_freeze(void)
+{
+    if (!test_need_faults()) {
+        return;
+    }
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
+    g_autoptr(TestDir) dir = test_dir_new();
+    g_autofree char *path = test_dir_file(dir, "image");
+    g_autofree char *said = NULL;
+    TestTool *tool = test_tool_start_faulty(
+        "long-freeze",
+        (const char *const[]){ "snapshot", "--qmp", test_vm_get_socket(vm), path, NULL });
+
+    test_vm_assert_status(vm, "paused");
+    test_vm_kill(vm);
+    g_assert_cmpint(test_tool_finish(tool, 20000, NULL, &said), ==, 1);
+    g_assert_cmpstr(said, ==, "stillframe: QEMU exited during the snapshot\n");
+    test_dir_assert_holds(dir, NULL, NULL);
+}
+
 static void test_device_state_fails(void)
 {
+    if (!test_need_faults()) {
+        return;
+    }
     g_autoptr(TestVm) vm = writer_guest_start(NULL);
 
     assert_vm_refuses(vm, "device state", "device-state-fails");
+}
+
+/* The engine's "cont" gets an error: the guardian, which is no part of the engine, sends another.
+ */
+static void test_cont_fails(void)
+{
+    if (!test_need_faults()) {
+        return;
+    }
+    g_autoptr(TestVm) vm = writer_guest_start(NULL);
+
+    assert_vm_refuses(vm, "did not obey \"cont\"|the guest was resumed", "cont-fails");
+    assert_vm_refuses(vm, "device state|the guest was resumed", "device-state-fails,cont-fails");
 }
 
 static void test_second_at_once(void)
@@ -332,6 +367,9 @@ static void test_second_at_once(void)
 
 static void test_kernel_without_write_protect(void)
 {
+    if (!test_need_faults()) {
+        return;
+    }
     g_autoptr(TestVm) vm = writer_guest_start(NULL);
 
     assert_vm_refuses(vm, "5.7", "no-wp");
@@ -339,6 +377,9 @@ static void test_kernel_without_write_protect(void)
 
 static void test_kernel_without_shmem_write_protect(void)
 {
+    if (!test_need_faults()) {
+        return;
+    }
     g_autoptr(TestVm) vm =
         writer_guest_start("-object", "memory-backend-memfd,id=pc.ram,size=96M,share=on",
                            "-machine", "memory-backend=pc.ram", NULL);
@@ -367,7 +408,9 @@ int main(int argc, char **argv)
     g_test_add_func("/errors/command-fails", test_command_fails);
     g_test_add_func("/errors/nobody-listens", test_nobody_listens);
     g_test_add_func("/errors/qemu-exits", test_qemu_exits);
+    g_test_add_func("/errors/qemu-exits-in-the-freeze", test_qemu_exits_in_the_freeze);
     g_test_add_func("/errors/device-state-fails", test_device_state_fails);
+    g_test_add_func("/errors/cont-fails", test_cont_fails);
     g_test_add_func("/errors/second-at-once", test_second_at_once);
     g_test_add_func("/errors/kernel-without-write-protect", test_kernel_without_write_protect);
     g_test_add_func("/errors/kernel-without-shmem-write-protect",

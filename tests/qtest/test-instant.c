@@ -5,16 +5,15 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "instant-check.h"
-
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 
-#include "tests/guest/layout.h"
+#include "tests/process.h"
+#include "writer-guest.h"
 
 #define MIB (1024 * 1024ULL)
 #define DIMM_ADDRESS 0x100000000ULL /* q35's first hot-plug address with little memory */
-#define GUEST_TIMEOUT_MS 60000
 
 typedef struct MemoryMap {
     guint64 address;
@@ -157,31 +156,6 @@ static InstantMemory *new_memory(const MemoryKind *kind)
     return memory;
 }
 
-static guint64 read_counter(TestVm *vm)
-{
-    guint64 counter;
-
-    test_vm_read_memory(vm, GUEST_STATE_ADDRESS + offsetof(struct guest_state, counter), &counter,
-                        sizeof(counter));
-    return counter;
-}
-
-/* The guest finishes two more rounds: every page was checked by the guest itself in between. */
-static void assert_goes_on(TestVm *vm)
-{
-    g_autofree char *before = test_vm_read_serial(vm);
-    g_autofree char *after = NULL;
-
-    if (!test_vm_serial_wait_try(vm, strlen(before), "VV", GUEST_TIMEOUT_MS)) {
-        after = test_vm_read_serial(vm);
-        g_error("the guest does not go on; it said: %s", after);
-    }
-    after = test_vm_read_serial(vm);
-    if (strchr(after, 'X')) {
-        g_error("the guest found a wrong page in its own memory: %s", strchr(after, 'X'));
-    }
-}
-
 /* The report is there, and the guest's writes really came as faults after the instant. */
 static void check_report(const char *text)
 {
@@ -204,10 +178,10 @@ static void take_snapshot(TestVm *vm, const MemoryKind *kind, const char *image)
     guint64 before, after, instant;
     int status;
 
-    before = read_counter(vm);
+    before = writer_guest_read_counter(vm);
     status = test_tool_run(&out, &said, "snapshot", "--qmp", test_vm_get_socket(vm), "--json",
                            "--no-sync", image, NULL);
-    after = read_counter(vm);
+    after = writer_guest_read_counter(vm);
     g_assert_cmpstr(said, ==, "");
     g_assert_cmpint(status, ==, 0);
     check_report(out);
@@ -215,7 +189,7 @@ static void take_snapshot(TestVm *vm, const MemoryKind *kind, const char *image)
     instant = instant_check_image(memory, image);
     g_assert_cmpuint(instant, >=, before);
     g_assert_cmpuint(instant, <=, after);
-    assert_goes_on(vm);
+    writer_guest_assert_goes_on(vm);
 }
 
 static void check_restored(TestVm *vm, const MemoryKind *kind, const char *image)
@@ -223,8 +197,8 @@ static void check_restored(TestVm *vm, const MemoryKind *kind, const char *image
     g_autoptr(InstantMemory) memory = new_memory(kind);
 
     test_vm_assert_status(vm, "running");
-    assert_goes_on(vm);
-    g_assert_cmpuint(read_counter(vm), >, instant_check_image(memory, image));
+    writer_guest_assert_goes_on(vm);
+    g_assert_cmpuint(writer_guest_read_counter(vm), >, instant_check_image(memory, image));
 }
 
 static void restore_by_stock_qemu(const Case *c, const char *image)
@@ -269,7 +243,7 @@ static void run_case(const Case *c)
     if (c->kind->dimm) {
         plug_dimm(vm, c->kind);
     }
-    test_vm_serial_wait(vm, "VV", GUEST_TIMEOUT_MS);
+    test_vm_serial_wait(vm, "VV", WRITER_TIMEOUT_MS);
     for (guint i = test_repeat(2); i > 0; i--) {
         take_snapshot(vm, c->kind, image);
         g_usleep((gulong)g_random_int_range(0, 20000));
@@ -304,7 +278,7 @@ static void test_control(gconstpointer data)
     InstantResult result;
 
     test_vm_launch(vm);
-    test_vm_serial_wait(vm, "VV", GUEST_TIMEOUT_MS);
+    test_vm_serial_wait(vm, "VV", WRITER_TIMEOUT_MS);
     instant_memory_load_live(live, vm);
     g_assert_false(instant_check(live, &result));
     g_assert_cmpuint(result.early + result.late, >, 0);
@@ -317,47 +291,100 @@ static void test_control(gconstpointer data)
 
 static guint64 read_rss_kib(pid_t pid)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)pid);
-    g_autofree char *text = NULL;
-    const char *line;
+    g_autofree char *text = read_status(pid, "VmRSS");
 
-    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    line = strstr(text, "VmRSS:");
-    g_assert_nonnull(line);
-    return g_ascii_strtoull(line + strlen("VmRSS:"), NULL, 10);
+    return g_ascii_strtoull(text, NULL, 10);
+}
+
+/* Memory of which the guest has touched little. */
+typedef struct SparseCase {
+    const char *name;
+    const char *object;
+    const char *faults;
+} SparseCase;
+
+static const SparseCase sparse_cases[] = {
+    { "anonymous", "memory-backend-ram,id=mem0,size=1536M", NULL },
+    { "anonymous-populated", "memory-backend-ram,id=mem0,size=1536M", "no-wp-unpopulated" },
+    { "memfd", "memory-backend-memfd,id=mem0,size=1536M,share=on", NULL },
+};
+
+/* With slow instructions, 512 ns each: the first round of test_first_writes() shall take its time.
+ */
+static TestVm *start_sparse(const SparseCase *c, const char *ranges)
+{
+    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+    TestVm *vm = test_vm_start(TEST_VM_DEFAULT, "-machine", "q35,memory-backend=mem0", "-m", "1536",
+                               "-object", c->object, "-kernel", test_guest_path(), "-append",
+                               ranges, "-icount", "shift=9,sleep=on", NULL);
+    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+    return vm;
+}
+
+/* Takes a snapshot and judges it; returns the instant. */
+static guint64 snapshot_sparse(TestVm *vm, const SparseCase *c, const char *image)
+{
+    g_autoptr(InstantMemory) memory = instant_memory_new();
+    g_autofree char *said = NULL;
+    TestTool *tool = test_tool_start_faulty(
+        c->faults, (const char *const[]){ "snapshot", "--no-sync", "--qmp", test_vm_get_socket(vm),
+                                          image, NULL });
+
+    int status = test_tool_finish(tool, 60000, NULL, &said);
+    g_assert_cmpstr(said, ==, "");
+    g_assert_cmpint(status, ==, 0);
+    instant_memory_map(memory, 0, 1536 * MIB, "mem0", 0);
+    return instant_check_image(memory, image);
 }
 
 /* Memory that the guest never touched costs nothing: neither in QEMU nor in the image. */
 static void test_holes(gconstpointer data)
 {
+    const SparseCase *c = data;
+    if (c->faults && !test_need_faults()) {
+        return;
+    }
     g_autoptr(TestDir) dir = test_dir_new();
     g_autofree char *image = test_dir_file(dir, "image");
-    g_autoptr(InstantMemory) memory = instant_memory_new();
-    g_autoptr(TestVm) vm = NULL;
-    g_autofree char *text = NULL, *said = NULL;
-    const char *object = data;
-    guint64 before, after;
-    gsize length;
+    g_autoptr(TestVm) vm = start_sparse(c, "ranges=0x1000000+0x800000,0x40000000+0x800000");
+    struct stat info;
 
-    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
-    vm = test_vm_start(TEST_VM_DEFAULT, "-machine", "q35,memory-backend=mem0", "-m", "1536",
-                       "-object", object, "-kernel", test_guest_path(), "-append",
-                       "ranges=0x1000000+0x800000,0x40000000+0x800000", NULL);
-    test_vm_serial_wait(vm, "VV", GUEST_TIMEOUT_MS);
-    before = read_rss_kib(test_vm_get_pid(vm));
-    g_assert_cmpint(test_tool_run(NULL, &said, "snapshot", "--qmp", test_vm_get_socket(vm),
-                                  "--no-sync", image, NULL),
-                    ==, 0);
-    after = read_rss_kib(test_vm_get_pid(vm));
-    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+    test_vm_serial_wait(vm, "VV", WRITER_TIMEOUT_MS);
+    guint64 before = read_rss_kib(test_vm_get_pid(vm));
+    snapshot_sparse(vm, c, image);
+    guint64 after = read_rss_kib(test_vm_get_pid(vm));
 
     /* 16 MiB are written; 1.5 GiB would show. */
     g_assert_cmpuint(after, <, before + 16 * 1024);
-    g_assert_true(g_file_get_contents(image, &text, &length, NULL));
-    g_assert_cmpuint(length, <, 48 * MIB);
-    instant_memory_map(memory, 0, 1536 * MIB, "mem0", 0);
-    instant_check_image(memory, image);
-    assert_goes_on(vm);
+    g_assert_no_errno(stat(image, &info));
+    g_assert_cmpint(info.st_size, <, 48 * MIB);
+    writer_guest_assert_goes_on(vm);
+}
+
+/* The guest writes to pages for the first time ever while the snapshot is taken. */
+static void test_first_writes(gconstpointer data)
+{
+    const SparseCase *c = data;
+    const guint64 pages = 0x20000000 / 4096;
+    if (c->faults && !test_need_faults()) {
+        return;
+    }
+    g_autoptr(TestDir) dir = test_dir_new();
+    g_autofree char *image = test_dir_file(dir, "image");
+
+    /* Its first round is short: the snapshot may come too late for it. */
+    for (guint i = 0; i < 5; i++) {
+        g_autoptr(TestVm) vm = start_sparse(c, "ranges=0x1000000+0x20000000");
+        while (writer_guest_read_counter(vm) == 0) {
+            g_usleep(1000);
+        }
+        guint64 instant = snapshot_sparse(vm, c, image);
+        writer_guest_assert_goes_on(vm);
+        if (instant < pages) {
+            return;
+        }
+    }
+    g_test_skip("the guest's first round was always over before the instant");
 }
 
 static void add_kinds(gboolean kvm)
@@ -392,11 +419,12 @@ int main(int argc, char **argv)
     g_test_add_data_func(kvm ? "/instant/kvm/control" : "/instant/tcg/control",
                          kvm ? &control_kvm : &control, test_control);
     add_kinds(kvm);
-    if (!kvm) {
-        g_test_add_data_func("/instant/tcg/holes-anonymous",
-                             "memory-backend-ram,id=mem0,size=1536M", test_holes);
-        g_test_add_data_func("/instant/tcg/holes-memfd",
-                             "memory-backend-memfd,id=mem0,size=1536M,share=on", test_holes);
+    for (guint i = 0; !kvm && i < G_N_ELEMENTS(sparse_cases); i++) {
+        const SparseCase *c = &sparse_cases[i];
+        g_autofree char *holes = g_strdup_printf("/instant/tcg/holes-%s", c->name);
+        g_autofree char *first = g_strdup_printf("/instant/tcg/first-writes-%s", c->name);
+        g_test_add_data_func(holes, c, test_holes);
+        g_test_add_data_func(first, c, test_first_writes);
     }
     return g_test_run();
 }

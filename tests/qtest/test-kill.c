@@ -73,15 +73,16 @@ static void test_random_moment(void)
 /* The one moment in which somebody has to do something: between "stop" and "cont". */
 static void test_in_the_freeze(void)
 {
+    if (!test_need_faults()) {
+        return;
+    }
     g_autoptr(TestVm) vm = writer_guest_start(NULL);
     g_autoptr(TestDir) dir = test_dir_new();
     g_autofree char *path = test_dir_file(dir, "image");
     const char *const args[] = { "snapshot", "--qmp", test_vm_get_socket(vm), path, NULL };
     Watch watch;
 
-    g_setenv("STILLFRAME_FAULTS", "long-freeze", TRUE);
-    TestTool *tool = test_tool_start(args);
-    g_unsetenv("STILLFRAME_FAULTS");
+    TestTool *tool = test_tool_start_faulty("long-freeze", args);
     test_vm_assert_status(vm, "paused");
     watch_begin(&watch, vm);
     kill(test_tool_get_pid(tool), SIGKILL);

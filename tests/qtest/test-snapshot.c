@@ -15,6 +15,7 @@
 #include <gio/gio.h>
 #include <gio/gunixsocketaddress.h>
 
+#include "tests/process.h"
 #include "util/autofd.h"
 #include "writer-guest.h"
 
@@ -292,14 +293,19 @@ static void test_full_buffer_cancels(void)
     writer_guest_assert_goes_on(vm);
 }
 
-/* The progress bar is for a terminal: util-linux's script gives the tool one. */
+/*
+ * The progress bar is for a terminal: util-linux's script gives the tool one. The destination is
+ * slow, so that there is time to show it.
+ */
 static void test_progress_on_a_terminal(void)
 {
     g_autoptr(TestVm) vm = writer_guest_start(NULL);
     g_autoptr(TestDir) dir = test_dir_new();
     g_autofree char *path = test_dir_file(dir, "image");
-    g_autofree char *line = g_strdup_printf(
-        "TERM=xterm \"$STILLFRAME_BIN\" snapshot --qmp '%s' '%s'", test_vm_get_socket(vm), path);
+    g_autofree char *line =
+        g_strdup_printf("TERM=xterm \"$STILLFRAME_BIN\" snapshot --max-buffer 8M --qmp '%s' "
+                        "\"exec:sleep 1; cat > '%s'\"",
+                        test_vm_get_socket(vm), path);
     const char *const argv[] = { "script", "-qec", line, "/dev/null", NULL };
     g_autofree char *out = NULL;
 
@@ -307,19 +313,6 @@ static void test_progress_on_a_terminal(void)
     g_assert_nonnull(strstr(out, "saving"));
     g_assert_nonnull(strstr(out, "%"));
     g_assert_nonnull(strstr(out, "Downtime"));
-}
-
-/* Each open descriptor of a process, as the kernel describes it. */
-static guint count_descriptors(pid_t pid)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd", (int)pid);
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
-    guint n = 0;
-
-    while (g_dir_read_name(dir)) {
-        n++;
-    }
-    return n;
 }
 
 /* QEMU is left as it was: no descriptor of ours stays in it, whether it runs or not. */
@@ -332,13 +325,7 @@ static void test_leaves_nothing_in_qemu(void)
     for (guint paused = 0; paused < 2; paused++) {
         guint before = count_descriptors(test_vm_get_pid(vm));
         snapshot_to(vm, path);
-        guint after = before + 1;
-        /* QEMU notices the closed monitor connection, and cleans up, in its main loop. */
-        for (guint i = 0; i < 100 && after != before; i++) {
-            g_usleep(20000);
-            after = count_descriptors(test_vm_get_pid(vm));
-        }
-        g_assert_cmpuint(after, ==, before);
+        test_vm_assert_descriptors(vm, before);
         test_vm_qmp_void(vm, paused ? "cont" : "stop", NULL);
     }
     writer_guest_assert_goes_on(vm);

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/process.h"
 #include "util/autofd.h"
 
 #define LAUNCH_TIMEOUT_MS 30000
@@ -190,20 +191,27 @@ void test_vm_launch(TestVm *vm)
     connect_monitor(vm);
 }
 
-TestVm *test_vm_start(TestVmFlags flags, ...)
+/* The strings up to the NULL, and the NULL. */
+static GPtrArray *collect_args(va_list ap)
 {
-    g_autoptr(GPtrArray) args = g_ptr_array_new();
-    TestVm *vm;
-    va_list ap;
+    GPtrArray *args = g_ptr_array_new();
     char *arg;
 
-    va_start(ap, flags);
     do {
         arg = va_arg(ap, char *);
         g_ptr_array_add(args, arg);
     } while (arg);
+    return args;
+}
+
+TestVm *test_vm_start(TestVmFlags flags, ...)
+{
+    va_list ap;
+
+    va_start(ap, flags);
+    g_autoptr(GPtrArray) args = collect_args(ap);
     va_end(ap);
-    vm = test_vm_new(flags, (const char *const *)args->pdata);
+    TestVm *vm = test_vm_new(flags, (const char *const *)args->pdata);
     test_vm_launch(vm);
     return vm;
 }
@@ -394,6 +402,16 @@ void test_vm_assert_status(TestVm *vm, const char *state)
     g_assert_cmpstr(status, ==, state);
 }
 
+void test_vm_assert_descriptors(TestVm *vm, guint expected)
+{
+    gint64 end = g_get_monotonic_time() + 5 * G_TIME_SPAN_SECOND;
+
+    while (count_descriptors(vm->pid) != expected && g_get_monotonic_time() < end) {
+        g_usleep(5000);
+    }
+    g_assert_cmpuint(count_descriptors(vm->pid), ==, expected);
+}
+
 char *test_vm_read_serial(TestVm *vm)
 {
     g_autofree char *path = test_dir_file(vm->dir, "serial");
@@ -471,6 +489,17 @@ TestTool *test_tool_start(const char *const *args)
     return test_tool_start_command((const char *const *)argv->pdata);
 }
 
+TestTool *test_tool_start_faulty(const char *faults, const char *const *args)
+{
+    if (!faults) {
+        return test_tool_start(args);
+    }
+    g_setenv("STILLFRAME_FAULTS", faults, TRUE);
+    TestTool *tool = test_tool_start(args);
+    g_unsetenv("STILLFRAME_FAULTS");
+    return tool;
+}
+
 pid_t test_tool_get_pid(TestTool *tool)
 {
     return tool->pid;
@@ -511,15 +540,10 @@ int test_tool_runv(char **out, char **err, const char *const *args)
 
 int test_tool_run(char **out, char **err, ...)
 {
-    g_autoptr(GPtrArray) args = g_ptr_array_new();
     va_list ap;
-    char *arg;
 
     va_start(ap, err);
-    do {
-        arg = va_arg(ap, char *);
-        g_ptr_array_add(args, arg);
-    } while (arg);
+    g_autoptr(GPtrArray) args = collect_args(ap);
     va_end(ap);
     return test_tool_runv(out, err, (const char *const *)args->pdata);
 }

@@ -112,6 +112,12 @@ char *test_vm_query_status(TestVm *vm);
 /* Asserts that query-status says @state, now or within a few seconds. */
 void test_vm_assert_status(TestVm *vm, const char *state);
 
+/*
+ * Asserts that QEMU has @expected descriptors open, now or within a few seconds: it notices a
+ * monitor client's end in its main loop.
+ */
+void test_vm_assert_descriptors(TestVm *vm, guint expected);
+
 /* What the guest wrote to its serial port so far; the caller frees. */
 char *test_vm_read_serial(TestVm *vm);
 /* Waits until the serial output, from byte @from on, holds @text; FALSE after @timeout_ms. */
@@ -128,6 +134,8 @@ typedef struct TestTool TestTool;
 
 /* Starts stillframe with @args (NULL-terminated, without the program's name). */
 TestTool *test_tool_start(const char *const *args);
+/* The same with STILLFRAME_FAULTS=@faults (NULL for none). Ask test_need_faults() first. */
+TestTool *test_tool_start_faulty(const char *faults, const char *const *args);
 /* The same with a whole command line, for a shell or another program around stillframe. */
 TestTool *test_tool_start_command(const char *const *argv);
 pid_t test_tool_get_pid(TestTool *tool);

@@ -72,14 +72,21 @@ void writer_guest_assert_goes_on(TestVm *vm)
     }
 }
 
-guint64 writer_guest_check_image(const char *path, guint64 offset)
+InstantMemory *writer_guest_load_image(const char *path, guint64 offset)
 {
-    g_autoptr(InstantMemory) memory = instant_memory_new();
+    InstantMemory *memory = instant_memory_new();
     g_autoptr(GError) error = NULL;
 
     instant_memory_map(memory, 0, 96 * MIB, "pc.ram", 0);
     instant_memory_load_image(memory, path, offset, &error);
     g_assert_no_error(error);
+    return memory;
+}
+
+guint64 writer_guest_check_image(const char *path, guint64 offset)
+{
+    g_autoptr(InstantMemory) memory = writer_guest_load_image(path, offset);
+
     return instant_check_assert(memory);
 }
 

@@ -10,8 +10,8 @@
 
 #define WRITER_TIMEOUT_MS 60000
 
-/* A 96 MiB q35 that rewrites 48 MiB; it has written each page twice. More arguments may follow, NULL at the
- * end. */
+/* A 96 MiB q35 that rewrites 48 MiB; it has written each page twice. More arguments may follow,
+ * NULL at the end. */
 TestVm *writer_guest_start(const char *first, ...);
 /* The same, not started yet. */
 TestVm *writer_guest_new(const char *first, ...);
@@ -19,6 +19,8 @@ TestVm *writer_guest_new(const char *first, ...);
 guint64 writer_guest_read_counter(TestVm *vm);
 /* It finishes two more rounds without having found a wrong page in its own memory. */
 void writer_guest_assert_goes_on(TestVm *vm);
+/* The memory of such a guest in the image at @path, from @offset on; to be freed. */
+InstantMemory *writer_guest_load_image(const char *path, guint64 offset);
 /* The image at @path, from @offset on, is one instant of such a guest; returns the counter. */
 guint64 writer_guest_check_image(const char *path, guint64 offset);
 /* Stock QEMU loads the image at @path and is then in run state @state; goes on if "running". */

@@ -14,6 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/process.h"
+
 typedef struct Target Target;
 typedef void (*TargetLoop)(Target *target);
 
@@ -69,32 +71,6 @@ static inline void target_stop(Target *target)
 }
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Target, target_stop)
-
-/* The number of descriptors a process has open. */
-static inline guint count_descriptors(pid_t pid)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd", (int)pid);
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
-    guint count = 0;
-
-    g_assert_nonnull(dir);
-    while (g_dir_read_name(dir)) {
-        count++;
-    }
-    return count;
-}
-
-/* The letter of its state in /proc/PID/status. */
-static inline char read_state(pid_t pid)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)pid);
-    g_autofree char *text = NULL;
-
-    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    const char *state = strstr(text, "\nState:\t");
-    g_assert_nonnull(state);
-    return state[strlen("\nState:\t")];
-}
 
 static inline void wait_for_state(pid_t pid, char state)
 {

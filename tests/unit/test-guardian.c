@@ -172,8 +172,9 @@ static void test_ends_with_the_engine(void)
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, monitor), ==, 0);
     Guardian *guardian = start(monitor[0]);
     close(monitor[0]);
-    /* A normal end resumes nothing: the engine has done, or not done, it for its own reasons. */
+    /* Nothing to resume: nothing is sent. */
     guardian_set_frozen(guardian, TRUE);
+    guardian_set_frozen(guardian, FALSE);
     guardian_stop(guardian);
     g_assert_cmpint(find_guardian(), ==, 0);
     g_assert_cmpint(waitpid(-1, NULL, WNOHANG), ==, -1);
@@ -181,6 +182,27 @@ static void test_ends_with_the_engine(void)
     g_assert_cmpint(read(monitor[1], &byte, 1), ==, 0);
     close(monitor[1]);
     guardian_stop(NULL);
+}
+
+/* An engine that could not resume the VM, for whatever reason, leaves that to the guardian. */
+static void test_resumes_what_is_frozen(void)
+{
+    static const char answer[] = "{\"return\": {}, \"id\": \"stillframe-guardian\"}\n";
+    int monitor[2];
+    char command[256];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, monitor), ==, 0);
+    Guardian *guardian = start(monitor[0]);
+    close(monitor[0]);
+    g_assert_cmpint(write(monitor[1], answer, strlen(answer)), ==, strlen(answer));
+    guardian_set_frozen(guardian, TRUE);
+    guardian_stop(guardian);
+    ssize_t got = read(monitor[1], command, sizeof(command) - 1);
+    g_assert_cmpint(got, >, 0);
+    command[got] = '\0';
+    g_assert_nonnull(strstr(command, "\"execute\": \"cont\""));
+    g_assert_cmpint(read(monitor[1], command, 1), ==, 0);
+    close(monitor[1]);
 }
 
 static void test_guardian_that_was_killed(void)
@@ -259,6 +281,7 @@ int main(int argc, char **argv)
     g_test_add_func("/guardian/survives-signals-of-the-terminal",
                     test_survives_signals_of_the_terminal);
     g_test_add_func("/guardian/ends-with-the-engine", test_ends_with_the_engine);
+    g_test_add_func("/guardian/resumes-what-is-frozen", test_resumes_what_is_frozen);
     g_test_add_func("/guardian/guardian-that-was-killed", test_guardian_that_was_killed);
     g_test_add_func("/guardian/waits-a-bounded-time", test_waits_a_bounded_time);
     g_test_add_func("/guardian/engine-killed-in-the-middle", test_engine_killed_in_the_middle);
