@@ -20,11 +20,14 @@
 #define MESSAGES_PER_READ 8
 /* Each waiting thread of QEMU has at most one page to be released. */
 #define DEFERRED_MAX 1024
+/* Pages saved at one fault at the most: some 40 us of copying, well below what the sweep holds. */
+#define AHEAD_MAX 32ULL
 
 /* A release that could not be done yet. */
 typedef struct Deferred {
     GuestBlock *block;
     guint64 page;
+    guint64 count;
     gboolean saved; /* only to be released; else to be answered anew, in the phase that is then */
 } Deferred;
 
@@ -35,6 +38,9 @@ typedef struct Handler {
     GMutex lock; /* held from reading messages to having answered them */
     Deferred *deferred;
     guint n_deferred;
+    GuestBlock *ahead_block; /* where the last fault ended, and how much it saved */
+    guint64 ahead_next;
+    guint64 window;
     ServiceStats stats;
 } Handler;
 
@@ -59,12 +65,12 @@ static void handler_fail(Handler *handler, GError *error)
     fault_service_set_phase(handler->service, SERVICE_ABANDON);
 }
 
-static void defer(Handler *handler, GuestBlock *block, guint64 page, gboolean saved)
+static void defer(Handler *handler, GuestBlock *block, guint64 page, guint64 count, gboolean saved)
 {
     /* A thread of QEMU waits in one page at a time, and QEMU has fewer than this. */
     g_assert(handler->n_deferred < DEFERRED_MAX);
     handler->deferred[handler->n_deferred++] =
-        (Deferred){ .block = block, .page = page, .saved = saved };
+        (Deferred){ .block = block, .page = page, .count = count, .saved = saved };
 }
 
 /*
@@ -86,10 +92,10 @@ static gboolean try_release(Handler *handler, GuestBlock *block, guint64 first, 
     return TRUE;
 }
 
-static void handler_release(Handler *handler, GuestBlock *block, guint64 page)
+static void handler_release(Handler *handler, GuestBlock *block, guint64 page, guint64 count)
 {
-    if (!try_release(handler, block, page, 1)) {
-        defer(handler, block, page, TRUE);
+    if (!try_release(handler, block, page, count)) {
+        defer(handler, block, page, count, TRUE);
     }
 }
 
@@ -103,7 +109,7 @@ static void handler_touch(Handler *handler, GuestBlock *block, guint64 page)
     guint64 first = group * block->group_pages;
 
     if (!try_release(handler, block, first, MIN(block->group_pages, block->pages - first))) {
-        defer(handler, block, page, FALSE);
+        defer(handler, block, page, 1, FALSE);
         return;
     }
     if (!fault_injected("lose-touched-page")) {
@@ -148,10 +154,27 @@ static gboolean check_kept(Handler *handler, GuestBlock *block, PageKind kind, g
     return TRUE;
 }
 
+/* Copies one slot's worth and queues it. FALSE: the snapshot is lost, the slot is given back. */
+static gboolean copy_slot(Handler *handler, GuestBlock *block, guint64 offset, gint slot)
+{
+    FaultService *service = handler->service;
+    PageKind kind = block->shared ? PAGE_KIND_FILE : PAGE_KIND_MEMORY;
+    guint8 *data = buffer_pool_slot_data(service->pool, slot);
+    GError *error = NULL;
+
+    if (!guest_block_read(service->ram, block, kind, offset, data, POOL_SLOT_SIZE, &error)) {
+        handler_fail(handler, error);
+    } else if (block->hugetlb || check_kept(handler, block, kind, offset, data, POOL_SLOT_SIZE)) {
+        buffer_pool_push_slot(service->pool, slot, block->index, offset);
+        return TRUE;
+    }
+    buffer_pool_return(service->pool, &slot, 1, NULL);
+    return FALSE;
+}
+
 /* Copies a whole page, huge ones in slots, into the pool. FALSE: the snapshot is lost. */
 static gboolean copy_page(Handler *handler, GuestBlock *block, guint64 page)
 {
-    FaultService *service = handler->service;
     guint64 offset = page * block->page_size;
     PageKind kind = block->shared ? PAGE_KIND_FILE : PAGE_KIND_MEMORY;
 
@@ -160,49 +183,86 @@ static gboolean copy_page(Handler *handler, GuestBlock *block, guint64 page)
         return FALSE;
     }
     for (guint64 done = 0; done < block->page_size; done += POOL_SLOT_SIZE) {
-        g_autoptr(GError) error = NULL;
         gint slot = take_slot(handler);
-        if (slot < 0) {
+        if (slot < 0 || !copy_slot(handler, block, offset + done, slot)) {
             return FALSE;
         }
-        guint8 *data = buffer_pool_slot_data(service->pool, slot);
-        if (!guest_block_read(service->ram, block, kind, offset + done, data, POOL_SLOT_SIZE,
-                              &error)) {
-            buffer_pool_return(service->pool, &slot, 1, NULL);
-            handler_fail(handler, g_steal_pointer(&error));
-            return FALSE;
-        }
-        if (!block->hugetlb && !check_kept(handler, block, kind, offset, data, POOL_SLOT_SIZE)) {
-            buffer_pool_return(service->pool, &slot, 1, NULL);
-            return FALSE;
-        }
-        buffer_pool_push_slot(service->pool, slot, block->index, offset + done);
     }
     return !block->hugetlb || check_kept(handler, block, kind, offset, NULL, block->page_size);
+}
+
+/*
+ * How many pages to save at this fault: the window doubles while faults come in ascending order, so
+ * that a guest that writes page after page meets few of them, and is one page for all others.
+ */
+static guint64 choose_window(Handler *handler, GuestBlock *block, guint64 page)
+{
+    gboolean follows = block == handler->ahead_block && page >= handler->ahead_next &&
+                       page - handler->ahead_next < 4 * AHEAD_MAX;
+
+    handler->window = follows && !block->hugetlb ? MIN(handler->window * 2, AHEAD_MAX) : 1;
+    return handler->window;
+}
+
+/*
+ * Saves what follows a page that was just saved, as far as nobody has claimed it and the pool has
+ * room without waiting. The slot comes before the claim: a claimed page must be copied by us.
+ * Returns the number of pages.
+ */
+static guint64 copy_ahead(Handler *handler, GuestBlock *block, guint64 page, guint64 window)
+{
+    BufferPool *pool = handler->service->pool;
+    guint64 n = 0;
+
+    while (n < window && page + n < block->pages) {
+        gint slot = buffer_pool_take_slot(pool, FALSE);
+        if (slot < 0) {
+            break;
+        }
+        if (!page_claim(block, page + n)) {
+            buffer_pool_return(pool, &slot, 1, NULL);
+            break;
+        }
+        if (!copy_slot(handler, block, (page + n) * block->page_size, slot)) {
+            break;
+        }
+        n++;
+    }
+    return n;
+}
+
+static void save_and_release(Handler *handler, GuestBlock *block, guint64 page)
+{
+    guint64 count =
+        1 + copy_ahead(handler, block, page + 1, choose_window(handler, block, page) - 1);
+
+    for (guint64 i = 0; i < count; i++) {
+        page_set_saved(block, page + i);
+    }
+    handler->ahead_block = block;
+    handler->ahead_next = page + count;
+    handler->stats.pages_saved += count;
+    atomic_fetch_add_explicit(&handler->service->saved, count, memory_order_relaxed);
+    handler_release(handler, block, page, count);
 }
 
 /* After T0. A page that somebody else is copying is released by that copier, never here. */
 static void handler_serve(Handler *handler, GuestBlock *block, guint64 page)
 {
-    gboolean early = fault_injected("release-before-copy");
-
     if (page_claim(block, page)) {
-        if (early) {
-            handler_release(handler, block, page);
+        if (fault_injected("release-before-copy")) {
+            handler_release(handler, block, page, 1);
             g_usleep(200);
         }
-        if (!copy_page(handler, block, page)) {
-            handler_release(handler, block, page);
-            return;
+        if (copy_page(handler, block, page)) {
+            save_and_release(handler, block, page);
+        } else {
+            handler_release(handler, block, page, 1);
         }
-        page_set_saved(block, page);
-        handler->stats.pages_saved++;
-        atomic_fetch_add_explicit(&handler->service->saved, 1, memory_order_relaxed);
-        handler_release(handler, block, page);
     } else if (page_state(block, page) == PAGE_SAVED || fault_injected("ignore-claim")) {
         /* Swap-in, fork or KSM can bring a protected entry back: a false alarm. */
         handler->stats.spurious++;
-        handler_release(handler, block, page);
+        handler_release(handler, block, page, 1);
     }
 }
 
@@ -216,7 +276,7 @@ static void answer(Handler *handler, GuestBlock *block, guint64 page)
         handler_serve(handler, block, page);
         break;
     default:
-        handler_release(handler, block, page);
+        handler_release(handler, block, page, 1);
     }
 }
 
@@ -251,7 +311,7 @@ static void handler_answer_deferred(Handler *handler)
         /* Entry i has been read before a new one can be put at or below its place. */
         Deferred deferred = handler->deferred[i];
         if (deferred.saved) {
-            handler_release(handler, deferred.block, deferred.page);
+            handler_release(handler, deferred.block, deferred.page, deferred.count);
         } else {
             answer(handler, deferred.block, deferred.page);
         }

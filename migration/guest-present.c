@@ -101,14 +101,15 @@ static gboolean next_data(GuestBlock *block, guint64 page, int whence, guint64 *
 {
     off_t at = lseek(block->file, (off_t)(block->file_offset + page * block->page_size), whence);
 
+    *found = block->pages;
     if (at < 0 && errno != ENXIO) {
         return sf_error_set_errno(errp, SF_ERROR_FAILED, errno, "looking for holes in RAM block %s",
                                   block->name);
     }
-    *found = at < 0
-                 ? block->pages
-                 : MIN(((guint64)at - block->file_offset + block->page_size - 1) / block->page_size,
-                       block->pages);
+    if (at >= 0) {
+        *found = MIN(((guint64)at - block->file_offset + block->page_size - 1) / block->page_size,
+                     block->pages);
+    }
     return TRUE;
 }
 
@@ -119,7 +120,7 @@ static gboolean next_data(GuestBlock *block, guint64 page, int whence, guint64 *
 static gboolean note_file(GuestBlock *block, guint64 first, guint64 count, gboolean anew,
                           GError **errp)
 {
-    guint64 end = first + count, data, hole;
+    guint64 end = first + count, data = 0, hole = 0;
 
     for (guint64 page = first; page < end; page = hole) {
         hole = page + 1;
@@ -209,7 +210,7 @@ static gboolean check_file(GuestBlock *block, guint64 first, guint64 count, cons
 
     g_assert(count <= SCAN_PAGES_MAX);
     for (guint64 i = 0; i < count; i++) {
-        guint64 found;
+        guint64 found = 0;
         if (!page_was_present(block, first + i) || (looked && (in_core[i] & 1)) ||
             !buffer_is_zero(data + i * block->page_size, block->page_size)) {
             continue;

@@ -5,8 +5,7 @@
  * Command line (-append): ranges=START+LENGTH[,START+LENGTH...] in bytes, the pages to write
  * (firmware leaves its tables near the top of low memory and below 1 MiB: choose others);
  * spin=N, so many PAUSE instructions between two numbers; rounds=N, then halt; every=N, a letter
- * every N rounds; order=linear, page after page, for measuring (who judges an image knows the
- * scattered order only).
+ * every N rounds; order=linear, page after page instead of scattered.
  *
  * Serial port: "A" when it begins, "V" after each round (from the second on every page of it was
  * checked), "H" when it halts, "X page P expected N found N" and a halt when a page is wrong.
@@ -36,7 +35,6 @@ struct options {
     uint64_t spin;
     uint64_t rounds; /* 0 = no end */
     uint64_t every;
-    bool linear;
 };
 
 void guest_main(const struct start_info *info);
@@ -179,7 +177,7 @@ static void parse_command_line(const char *text, struct guest_state *state, stru
         } else if (take_name(&text, "every=")) {
             options->every = parse_number(&text);
         } else if (take_name(&text, "order=linear")) {
-            options->linear = true;
+            state->linear = 1;
         } else {
             text++;
         }
@@ -253,11 +251,7 @@ static void write_for_ever(volatile struct guest_state *counter, const struct gu
             round_end += pages;
             end_round(++round, options);
         }
-        if (options->linear) {
-            page = page + 1 < pages ? page + 1 : 0;
-        } else {
-            page = guest_order_next(page, pages, mask);
-        }
+        page = guest_next_page(state, page, mask);
     }
 }
 
@@ -279,6 +273,7 @@ void guest_main(const struct start_info *info)
         shared->range[i].start = state.range[i].start;
         shared->range[i].pages = state.range[i].pages;
     }
+    shared->linear = state.linear;
     shared->magic = GUEST_MAGIC;
     write_for_ever(shared, &state, &options);
 }

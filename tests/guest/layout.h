@@ -35,6 +35,7 @@ struct guest_state {
         uint64_t start; /* physical, a multiple of the page size */
         uint64_t pages;
     } range[GUEST_MAX_RANGES];
+    uint64_t linear; /* the order is page after page, not scattered */
 };
 
 /*
@@ -62,4 +63,14 @@ static inline uint64_t guest_order_next(uint64_t page, uint64_t page_count, uint
         page = (page * GUEST_ORDER_MULTIPLIER + GUEST_ORDER_INCREMENT) & mask;
     } while (page >= page_count);
     return page;
+}
+
+/* The same in the order that the guest was told to use. */
+static inline uint64_t guest_next_page(const struct guest_state *state, uint64_t page,
+                                       uint64_t mask)
+{
+    if (state->linear) {
+        return page + 1 < state->page_count ? page + 1 : 0;
+    }
+    return guest_order_next(page, state->page_count, mask);
 }

@@ -331,7 +331,7 @@ gboolean instant_check(InstantMemory *memory, InstantResult *result)
     for (guint64 i = 0, page = 0, mask = guest_order_mask(judge.state.page_count);
          i < judge.state.page_count; i++) {
         judge_page(&judge, page, i + 1);
-        page = guest_order_next(page, judge.state.page_count, mask);
+        page = guest_next_page(&judge.state, page, mask);
     }
     if (result->foreign) {
         complain(&judge, "%" G_GUINT64_FORMAT " words that the guest never wrote", result->foreign);

@@ -47,6 +47,20 @@ static const MemoryKind kinds[] = {
         .on_kvm = TRUE,
     },
     {
+        .name = "page-after-page", /* the fault service saves ahead of such a guest */
+        .args = { "-machine", "q35,memory-backend=mem0", "-m", "96", "-object",
+                  "memory-backend-memfd,id=mem0,size=96M,share=on" },
+        .ranges = RANGES " order=linear",
+        .map = { { 0, 96 * MIB, "mem0" } },
+    },
+    {
+        .name = "page-after-page-private",
+        .args = { "-machine", "q35", "-m", "96" },
+        .ranges = RANGES " order=linear",
+        .map = { { 0, 96 * MIB, "pc.ram" } },
+        .small_pages = TRUE,
+    },
+    {
         .name = "transparent-huge",
         .args = { "-machine", "q35", "-m", "96" },
         .map = { { 0, 96 * MIB, "pc.ram" } },

@@ -573,14 +573,20 @@ static int listen_on(const struct sockaddr *address, socklen_t length)
     return fd;
 }
 
-static void test_unix(Fixture *f, gconstpointer data)
+static int listen_on_path(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+    g_assert_cmpuint(strlen(path), <, sizeof(address.sun_path));
+    strcpy(address.sun_path, path);
+    return listen_on((struct sockaddr *)&address, sizeof(address));
+}
+
+static void test_unix(Fixture *f, gconstpointer data)
+{
     g_autofree char *path = in_dir(f, "socket");
     g_autoptr(GError) error = NULL;
-
-    strcpy(address.sun_path, path);
-    sf_autofd listener = listen_on((struct sockaddr *)&address, sizeof(address));
+    sf_autofd listener = listen_on_path(path);
     g_autoptr(Channel) channel = open_ok("unix:%s", path);
     sf_autofd peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     Drain drain = { .fd = peer, .delay_us = 100 };
@@ -612,12 +618,9 @@ static void test_tcp(void)
 /* A reader that dies with the end of the stream unread: commit must not call that an image. */
 static void test_socket_unread(Fixture *f, gconstpointer data)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
     g_autofree char *path = in_dir(f, "socket");
     g_autoptr(GError) error = NULL;
-
-    strcpy(address.sun_path, path);
-    sf_autofd listener = listen_on((struct sockaddr *)&address, sizeof(address));
+    sf_autofd listener = listen_on_path(path);
     g_autoptr(Channel) channel = open_ok("unix:%s", path);
     sf_autofd peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     write_ok(channel, "never read", "");

@@ -150,33 +150,62 @@ static void test_every_block(void)
     real_qemu_clear(&qemu);
 }
 
+/* A machine of 32 MiB, what its monitor tells of it, and its mappings. */
+typedef struct SmallQemu {
+    RealQemu qemu;
+    QmpClient *client;
+    GPtrArray *blocks;
+    GPtrArray *maps;
+} SmallQemu;
+
+static void small_qemu_run(SmallQemu *small)
+{
+    const char *args[] = { "-m", "32M", NULL };
+    g_autoptr(GError) error = NULL;
+
+    real_qemu_run(&small->qemu, args);
+    small->client = real_qemu_connect(&small->qemu);
+    small->blocks = machine_query_ram_blocks(small->client, &error);
+    g_assert_no_error(error);
+    small->maps = proc_read_maps(small->qemu.pid, &error);
+    g_assert_no_error(error);
+}
+
+static gboolean small_qemu_locate(SmallQemu *small, GError **errp)
+{
+    return ram_host_locate(small->qemu.pid, small->client, small->blocks, small->maps, errp);
+}
+
+static void small_qemu_clear(SmallQemu *small)
+{
+    g_ptr_array_unref(small->blocks);
+    g_ptr_array_unref(small->maps);
+    qmp_client_free(small->client);
+    real_qemu_clear(&small->qemu);
+}
+
 /* A block that QEMU does not have stays unknown, and a wrong length is not taken for the block. */
 static void test_unknown_stays_unknown(void)
 {
     if (!real_qemu_available()) {
         return;
     }
-    RealQemu qemu;
-    const char *small[] = { "-m", "32M", NULL };
-    real_qemu_run(&qemu, small);
-    g_autoptr(QmpClient) client = real_qemu_connect(&qemu);
+    SmallQemu small;
+    small_qemu_run(&small);
     g_autoptr(GError) error = NULL;
-    g_autoptr(GPtrArray) blocks = machine_query_ram_blocks(client, &error);
-    g_assert_no_error(error);
-    g_autoptr(GPtrArray) maps = proc_read_maps(qemu.pid, &error);
-    g_assert_no_error(error);
-    RamBlock *renamed = find_block(blocks, "pc.rom");
+    RamBlock *renamed = find_block(small.blocks, "pc.rom");
     renamed->host_address = 0;
     renamed->name[0] = 'q';
-    RamBlock *resized = find_block(blocks, "pc.bios");
+    RamBlock *resized = find_block(small.blocks, "pc.bios");
     resized->host_address = 0;
     resized->max_length += 4096;
-    g_assert_true(ram_host_locate(qemu.pid, client, blocks, maps, &error));
+    g_assert_true(small_qemu_locate(&small, &error));
     g_assert_no_error(error);
     g_assert_cmphex(renamed->host_address, ==, 0);
     g_assert_cmphex(resized->host_address, ==, 0);
-    g_assert_cmphex(find_block(blocks, "pc.ram")->host_address, ==, ask_address(client, 0));
-    real_qemu_clear(&qemu);
+    g_assert_cmphex(find_block(small.blocks, "pc.ram")->host_address, ==,
+                    ask_address(small.client, 0));
+    small_qemu_clear(&small);
 }
 
 static void test_contradiction_is_an_error(void)
@@ -184,19 +213,13 @@ static void test_contradiction_is_an_error(void)
     if (!real_qemu_available()) {
         return;
     }
-    RealQemu qemu;
-    const char *small[] = { "-m", "32M", NULL };
-    real_qemu_run(&qemu, small);
-    g_autoptr(QmpClient) client = real_qemu_connect(&qemu);
+    SmallQemu small;
+    small_qemu_run(&small);
     g_autoptr(GError) error = NULL;
-    g_autoptr(GPtrArray) blocks = machine_query_ram_blocks(client, &error);
-    g_assert_no_error(error);
-    g_autoptr(GPtrArray) maps = proc_read_maps(qemu.pid, &error);
-    g_assert_no_error(error);
-    find_block(blocks, "pc.ram")->host_address = 0x1000;
-    g_assert_false(ram_host_locate(qemu.pid, client, blocks, maps, &error));
+    find_block(small.blocks, "pc.ram")->host_address = 0x1000;
+    g_assert_false(small_qemu_locate(&small, &error));
     g_assert_error(error, SF_ERROR, SF_ERROR_UNSUPPORTED);
-    real_qemu_clear(&qemu);
+    small_qemu_clear(&small);
 }
 
 int main(int argc, char **argv)
