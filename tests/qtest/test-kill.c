@@ -42,17 +42,29 @@ static void watch_until(Watch *watch, TestVm *vm, guint64 until_ns)
     }
 }
 
+/* How long the guest stands still with nobody near it: on a busy host, its own waiting for a core.
+ */
+static guint64 watch_alone(TestVm *vm)
+{
+    Watch watch;
+
+    watch_begin(&watch, vm);
+    watch_until(&watch, vm, clock_now_ns() + WATCH_NS);
+    return watch.longest_ns;
+}
+
 static void test_random_moment(void)
 {
     g_autoptr(TestVm) vm = writer_guest_start(NULL);
     g_autoptr(TestDir) dir = test_dir_new();
     g_autofree char *path = test_dir_file(dir, "image");
     const char *const args[] = { "snapshot", "--qmp", test_vm_get_socket(vm), path, NULL };
-    guint64 longest = 0;
+    guint64 longest = 0, alone = 0;
     guint completed = 0;
 
     for (guint i = 0; i < test_repeat(KILLS); i++) {
         Watch watch;
+        alone = MAX(alone, watch_alone(vm));
         TestTool *tool = test_tool_start(args);
         g_usleep((gulong)g_random_int_range(0, 300000));
         /* From here on, whatever the guest was waiting for: that time is what the kill costs. */
@@ -63,9 +75,10 @@ static void test_random_moment(void)
         test_dir_assert_holds(dir, completed ? "image" : NULL, NULL);
         longest = MAX(longest, watch.longest_ns);
     }
-    g_test_message("longest standstill %.1f ms; %u of %u snapshots were faster than the kill",
-                   (double)longest / 1e6, completed, test_repeat(KILLS));
-    g_assert_cmpuint(longest, <, STANDSTILL_MAX_NS);
+    g_test_message("longest standstill %.1f ms, %.1f ms without us; %u of %u snapshots were faster "
+                   "than the kill",
+                   (double)longest / 1e6, (double)alone / 1e6, completed, test_repeat(KILLS));
+    g_assert_cmpuint(longest, <, STANDSTILL_MAX_NS + alone);
     g_assert_cmpuint(completed, <, test_repeat(KILLS));
     writer_guest_assert_goes_on(vm);
     test_vm_assert_status(vm, "running");
