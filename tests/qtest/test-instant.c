@@ -323,14 +323,14 @@ static const SparseCase sparse_cases[] = {
     { "memfd", "memory-backend-memfd,id=mem0,size=1536M,share=on", NULL },
 };
 
-/* With slow instructions, 512 ns each: the first round of test_first_writes() shall take its time.
+/* A slow guest, 512 ns an instruction: the first round of test_first_writes() is to take a while.
  */
 static TestVm *start_sparse(const SparseCase *c, const char *ranges)
 {
     g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
     TestVm *vm = test_vm_start(TEST_VM_DEFAULT, "-machine", "q35,memory-backend=mem0", "-m", "1536",
                                "-object", c->object, "-kernel", test_guest_path(), "-append",
-                               ranges, "-icount", "shift=9,sleep=on", NULL);
+                               ranges, "-icount", "shift=9,align=on", NULL);
     g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
     return vm;
 }
