@@ -111,13 +111,14 @@ static gboolean refuse_if_blocked(Snapshot *snapshot, GPtrArray *blocks, GPtrArr
 }
 
 /* Run states in which there is no whole machine to capture. */
-static gboolean learn_state(Snapshot *snapshot, GError **errp)
+gboolean snapshot_learn_state(Snapshot *snapshot, GError **errp)
 {
     char *state = machine_query_status(snapshot->qmp, &snapshot->was_running, errp);
 
     if (!state) {
         return FALSE;
     }
+    g_free(snapshot->report->run_state);
     snapshot->report->run_state = state;
     if (g_str_equal(state, "inmigrate") || g_str_equal(state, "finish-migrate") ||
         g_str_equal(state, "postmigrate") || g_str_equal(state, "restore-vm") ||
@@ -203,6 +204,6 @@ static gboolean learn_ram(Snapshot *snapshot, GError **errp)
 
 gboolean snapshot_learn(Snapshot *snapshot, GError **errp)
 {
-    return learn_state(snapshot, errp) && learn_machine(snapshot, errp) &&
+    return snapshot_learn_state(snapshot, errp) && learn_machine(snapshot, errp) &&
            learn_ram(snapshot, errp);
 }

@@ -60,22 +60,27 @@ static gboolean capture_devices(Snapshot *snapshot, GError **errp)
     return TRUE;
 }
 
+/* Drops what came before the last answer: those RESUME events are none of the freeze. */
+static void forget_resumes(Snapshot *snapshot)
+{
+    JsonNode *old;
+
+    while ((old = qmp_client_wait_event(snapshot->qmp, "RESUME", 0, NULL))) {
+        json_node_unref(old);
+    }
+}
+
 static gboolean stop(Snapshot *snapshot, GError **errp)
 {
     guint64 began = clock_now_ns();
-    JsonNode *old;
 
-    /* A VM that was not running must not have been resumed since it was asked. */
     if (!snapshot->was_running) {
         return TRUE;
     }
     guardian_set_frozen(snapshot->guardian, TRUE);
     gboolean good = command(snapshot, "stop", errp);
     snapshot->report->stop_ns = clock_now_ns() - began;
-    /* RESUME events of earlier times came before the answer: they are none of the freeze. */
-    while ((old = qmp_client_wait_event(snapshot->qmp, "RESUME", 0, NULL))) {
-        json_node_unref(old);
-    }
+    forget_resumes(snapshot);
     return good;
 }
 
@@ -116,8 +121,13 @@ static gboolean qemu_has_exited(Snapshot *snapshot)
 gboolean snapshot_freeze(Snapshot *snapshot, GError **errp)
 {
     g_autoptr(GError) error = NULL;
-    guint64 began = clock_now_ns();
 
+    /* Its user may have paused or resumed it while it was being armed: it stays as it is now. */
+    if (!snapshot_learn_state(snapshot, errp)) {
+        return FALSE;
+    }
+    forget_resumes(snapshot);
+    guint64 began = clock_now_ns();
     gboolean good = stop(snapshot, &error) && capture_instant(snapshot, &error) &&
                     capture_devices(snapshot, &error);
     /* The first error is the one to be told. */

@@ -44,6 +44,8 @@ typedef struct Snapshot {
 gboolean snapshot_attach(Snapshot *snapshot, GError **errp);
 /* Step 2: machine, RAM blocks, everything that forbids a snapshot. */
 gboolean snapshot_learn(Snapshot *snapshot, GError **errp);
+/* What runs and what does not, now. FALSE in states in which there is no whole machine. */
+gboolean snapshot_learn_state(Snapshot *snapshot, GError **errp);
 /* Step 4: the downtime. The VM runs again afterwards if it ran before, whatever happens. */
 gboolean snapshot_freeze(Snapshot *snapshot, GError **errp);
 

@@ -17,7 +17,6 @@ typedef struct Machine {
 static const Machine machines[] = {
     { "aarch64-virt", "qemu-system-aarch64", { "-M", "virt", "-cpu", "cortex-a57" }, 12 },
     { "arm-virt", "qemu-system-arm", { "-M", "virt" }, 12 },
-    { "arm926", "qemu-system-arm", { "-M", "versatilepb" }, 10 },
     { "cortex-m", "qemu-system-arm", { "-M", "mps2-an385" }, 10 },
     { "raspi3b", "qemu-system-aarch64", { "-M", "raspi3b" }, 10 },
 };
