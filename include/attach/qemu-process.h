@@ -10,11 +10,11 @@
 typedef struct QemuProcess {
     pid_t pid;
     uid_t uid;
-    char *name;       /* -name (guest=), else the base name of the program */
-    char *program;    /* base name of the executable */
-    GPtrArray *qmp;   /* addresses of its QMP monitors as qmp_client_open() takes them (char *) */
-    GPtrArray *hmp;   /* addresses of its HMP monitors, for messages only */
-    guint64 memory;   /* bytes, from -m; 0 = not said */
+    char *name;     /* -name (guest=), else the base name of the program */
+    char *program;  /* base name of the executable */
+    GPtrArray *qmp; /* addresses of its QMP monitors as qmp_client_open() takes them (char *) */
+    GPtrArray *hmp; /* addresses of its HMP monitors, for messages only */
+    guint64 memory; /* bytes, from -m; 0 = not said */
 } QemuProcess;
 
 void qemu_process_free(QemuProcess *process);

@@ -16,7 +16,7 @@ typedef struct UnixSocket {
     gboolean listening;
     gboolean connected;
     gboolean abandoned; /* connected, but the other end has been closed (sock_diag only) */
-    char *path; /* as bound; "@name" for an abstract one, "" for none */
+    char *path;         /* as bound; "@name" for an abstract one, "" for none */
 } UnixSocket;
 
 void unix_socket_free(UnixSocket *socket);

@@ -61,8 +61,8 @@ gboolean qmp_client_can_send_fd(QmpClient *client);
 /*
  * add-fd: QEMU gets a copy of @fd (not taken). *fdset gets the set's id (open it as
  * "/dev/fdset/ID"), *remote_fd the number of the descriptor in QEMU; either may be NULL. Remove the
- * set when it is not needed any more: QEMU itself drops it, unless a file of it is in use, only when
- * its last QMP connection, whoever's, ends, and only while its VM runs.
+ * set when it is not needed any more: QEMU itself drops it, unless a file of it is in use, only
+ * when its last QMP connection, whoever's, ends, and only while its VM runs.
  */
 gboolean qmp_client_add_fd(QmpClient *client, int fd, gint64 *fdset, int *remote_fd, GError **errp);
 gboolean qmp_client_remove_fdset(QmpClient *client, gint64 fdset, GError **errp);

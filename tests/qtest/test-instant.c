@@ -385,8 +385,7 @@ static void test_first_writes(gconstpointer data)
     g_autoptr(TestDir) dir = test_dir_new();
     g_autofree char *image = test_dir_file(dir, "image");
 
-    /* Its first round is short: the snapshot may come too late for it. Populating takes a second.
-     */
+    /* The first round is short, and the snapshot may come too late for it. */
     for (guint i = 0; i < 5; i++) {
         g_autoptr(TestVm) vm = start_sparse(c, "ranges=0x1000000+0x20000000", c->faults != NULL);
         while (writer_guest_read_counter(vm) == 0) {

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -185,6 +186,41 @@ static void test_paused_stays_paused(void)
     writer_guest_assert_goes_on(vm);
 }
 
+/* Sends @command while memory is being armed; the VM is then in @state and must stay in it. */
+static void assert_state_kept(TestVm *vm, const char *command, const char *state)
+{
+    g_autoptr(TestDir) dir = test_dir_new();
+    g_autofree char *path = test_dir_file(dir, "image");
+    /* Populating the holes of a GiB first takes a second. */
+    TestTool *tool = test_tool_start_faulty(
+        "no-wp-unpopulated",
+        (const char *const[]){ "snapshot", "--qmp", test_vm_get_socket(vm), path, NULL });
+    g_autofree char *said = NULL;
+
+    g_usleep(300000);
+    test_vm_qmp_void(vm, command, NULL);
+    int status = test_tool_finish(tool, 60000, NULL, &said);
+    g_assert_cmpstr(said, ==, "");
+    g_assert_cmpint(status, ==, 0);
+    test_vm_assert_status(vm, state);
+    writer_guest_check_image(path, 0);
+}
+
+static void test_state_changes_while_arming(void)
+{
+    if (!test_need_faults()) {
+        return;
+    }
+    /* In small pages, which are populated one by one. */
+    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+    g_autoptr(TestVm) vm = writer_guest_start("-m", "1536", NULL);
+    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+
+    assert_state_kept(vm, "stop", "paused");
+    assert_state_kept(vm, "cont", "running");
+    writer_guest_assert_goes_on(vm);
+}
+
 /* QEMU's own background-snapshot aborts in this state. */
 static void test_prelaunch(void)
 {
@@ -342,6 +378,7 @@ int main(int argc, char **argv)
     g_test_add_func("/snapshot/to-unix", test_unix);
     g_test_add_func("/snapshot/by-pid-alone", test_by_pid_alone);
     g_test_add_func("/snapshot/paused-stays-paused", test_paused_stays_paused);
+    g_test_add_func("/snapshot/state-changes-while-arming", test_state_changes_while_arming);
     g_test_add_func("/snapshot/prelaunch", test_prelaunch);
     g_test_add_func("/snapshot/leaves-nothing-in-qemu", test_leaves_nothing_in_qemu);
     g_test_add_func("/snapshot/cancel", test_cancel);
