@@ -84,7 +84,8 @@ static gboolean try_release(Handler *handler, GuestBlock *block, guint64 first, 
     if (ret == -EAGAIN) {
         return FALSE;
     }
-    if (ret != 0) {
+    /* ENOENT: the sweep found the region saved and unregistered it, which has woken everybody. */
+    if (ret != 0 && ret != -ENOENT) {
         GError *error = NULL;
         write_tracking_error(ret, block, &error);
         handler_fail(handler, error);
@@ -212,9 +213,11 @@ static guint64 choose_window(Handler *handler, GuestBlock *block, guint64 page)
 static guint64 copy_ahead(Handler *handler, GuestBlock *block, guint64 page, guint64 window)
 {
     BufferPool *pool = handler->service->pool;
+    /* Not over a region's end: regions are unregistered one by one, a release must lie in one. */
+    guint64 end = MIN(((page - 1) / block->region_pages + 1) * block->region_pages, block->pages);
     guint64 n = 0;
 
-    while (n < window && page + n < block->pages) {
+    while (n < window && page + n < end) {
         gint slot = buffer_pool_take_slot(pool, FALSE);
         if (slot < 0) {
             break;

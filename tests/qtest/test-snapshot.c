@@ -206,17 +206,38 @@ static void assert_state_kept(TestVm *vm, const char *command, const char *state
     writer_guest_check_image(path, 0);
 }
 
-static void test_state_changes_while_arming(void)
+/* With small pages, which are populated one by one. */
+static TestVm *start_sparse(const char *option)
+{
+    TestVm *vm = writer_guest_new("-m", "1536", option, NULL);
+
+    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
+    test_vm_launch(vm);
+    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+    return vm;
+}
+
+static void test_paused_while_arming(void)
 {
     if (!test_need_faults()) {
         return;
     }
-    /* In small pages, which are populated one by one. */
-    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
-    g_autoptr(TestVm) vm = writer_guest_start("-m", "1536", NULL);
-    g_assert_no_errno(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
+    g_autoptr(TestVm) vm = start_sparse(NULL);
 
+    test_vm_serial_wait(vm, "VV", WRITER_TIMEOUT_MS);
     assert_state_kept(vm, "stop", "paused");
+    test_vm_qmp_void(vm, "cont", NULL);
+    writer_guest_assert_goes_on(vm);
+}
+
+static void test_resumed_while_arming(void)
+{
+    if (!test_need_faults()) {
+        return;
+    }
+    g_autoptr(TestVm) vm = start_sparse("-S");
+
+    /* The guest starts, and is there at the instant. */
     assert_state_kept(vm, "cont", "running");
     writer_guest_assert_goes_on(vm);
 }
@@ -378,7 +399,8 @@ int main(int argc, char **argv)
     g_test_add_func("/snapshot/to-unix", test_unix);
     g_test_add_func("/snapshot/by-pid-alone", test_by_pid_alone);
     g_test_add_func("/snapshot/paused-stays-paused", test_paused_stays_paused);
-    g_test_add_func("/snapshot/state-changes-while-arming", test_state_changes_while_arming);
+    g_test_add_func("/snapshot/paused-while-arming", test_paused_while_arming);
+    g_test_add_func("/snapshot/resumed-while-arming", test_resumed_while_arming);
     g_test_add_func("/snapshot/prelaunch", test_prelaunch);
     g_test_add_func("/snapshot/leaves-nothing-in-qemu", test_leaves_nothing_in_qemu);
     g_test_add_func("/snapshot/cancel", test_cancel);
