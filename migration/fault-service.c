@@ -106,16 +106,14 @@ static void handler_release(Handler *handler, GuestBlock *block, guint64 page, g
  */
 static void handler_touch(Handler *handler, GuestBlock *block, guint64 page)
 {
-    guint64 group = page / block->group_pages;
-    guint64 first = group * block->group_pages;
+    guint64 first = page / block->group_pages * block->group_pages;
 
     if (!try_release(handler, block, first, MIN(block->group_pages, block->pages - first))) {
         defer(handler, block, page, 1, FALSE);
         return;
     }
     if (!fault_injected("lose-touched-page")) {
-        atomic_fetch_or_explicit(&block->touched[group / 64], 1ULL << (group % 64),
-                                 memory_order_release);
+        page_note_group(block, block->touched, page);
     }
 }
 
@@ -142,14 +140,21 @@ static gint take_slot(Handler *handler)
     return slot;
 }
 
-/* FALSE: the page was given back, the snapshot is lost. */
-static gboolean check_kept(Handler *handler, GuestBlock *block, PageKind kind, guint64 offset,
-                           const void *data, gsize length)
+/* How a page is read that somebody wants to write to: there is no time to look what it is. */
+static PageKind fault_kind(const GuestBlock *block)
 {
-    g_autoptr(GError) error = NULL;
+    return block->shared ? PAGE_KIND_FILE : PAGE_KIND_MEMORY;
+}
 
-    if (!guest_block_check_kept(handler->service->ram, block, kind, offset, data, length, &error)) {
-        handler_fail(handler, g_steal_pointer(&error));
+/* FALSE: the page was given back, the snapshot is lost. */
+static gboolean check_kept(Handler *handler, GuestBlock *block, guint64 offset, const void *data,
+                           gsize length)
+{
+    GError *error = NULL;
+
+    if (!guest_block_check_kept(handler->service->ram, block, fault_kind(block), offset, data,
+                                length, &error)) {
+        handler_fail(handler, error);
         return FALSE;
     }
     return TRUE;
@@ -159,13 +164,13 @@ static gboolean check_kept(Handler *handler, GuestBlock *block, PageKind kind, g
 static gboolean copy_slot(Handler *handler, GuestBlock *block, guint64 offset, gint slot)
 {
     FaultService *service = handler->service;
-    PageKind kind = block->shared ? PAGE_KIND_FILE : PAGE_KIND_MEMORY;
     guint8 *data = buffer_pool_slot_data(service->pool, slot);
     GError *error = NULL;
 
-    if (!guest_block_read(service->ram, block, kind, offset, data, POOL_SLOT_SIZE, &error)) {
+    if (!guest_block_read(service->ram, block, fault_kind(block), offset, data, POOL_SLOT_SIZE,
+                          &error)) {
         handler_fail(handler, error);
-    } else if (block->hugetlb || check_kept(handler, block, kind, offset, data, POOL_SLOT_SIZE)) {
+    } else if (block->hugetlb || check_kept(handler, block, offset, data, POOL_SLOT_SIZE)) {
         buffer_pool_push_slot(service->pool, slot, block->index, offset);
         return TRUE;
     }
@@ -177,10 +182,9 @@ static gboolean copy_slot(Handler *handler, GuestBlock *block, guint64 offset, g
 static gboolean copy_page(Handler *handler, GuestBlock *block, guint64 page)
 {
     guint64 offset = page * block->page_size;
-    PageKind kind = block->shared ? PAGE_KIND_FILE : PAGE_KIND_MEMORY;
 
     /* Reading a private huge page through the mapping fills the hole that it has left. */
-    if (block->hugetlb && !check_kept(handler, block, kind, offset, NULL, block->page_size)) {
+    if (block->hugetlb && !check_kept(handler, block, offset, NULL, block->page_size)) {
         return FALSE;
     }
     for (guint64 done = 0; done < block->page_size; done += POOL_SLOT_SIZE) {
@@ -189,7 +193,7 @@ static gboolean copy_page(Handler *handler, GuestBlock *block, guint64 page)
             return FALSE;
         }
     }
-    return !block->hugetlb || check_kept(handler, block, kind, offset, NULL, block->page_size);
+    return !block->hugetlb || check_kept(handler, block, offset, NULL, block->page_size);
 }
 
 /*
@@ -321,15 +325,6 @@ static void handler_answer_deferred(Handler *handler)
     }
 }
 
-/* Before T0, giving memory back is a change like any other; it waits for the freeze. */
-static void note_given_back(GuestBlock *block, guint64 page)
-{
-    guint64 group = page / block->group_pages;
-
-    atomic_fetch_or_explicit(&block->given_back[group / 64], 1ULL << (group % 64),
-                             memory_order_release);
-}
-
 /*
  * After T0 the old content goes with it. QEMU goes on as soon as the event is read, and whoever
  * copies the page then copies zeros: the page must have been saved before. Only of a whole region
@@ -366,7 +361,8 @@ static void handler_remove(Handler *handler, guint64 start, guint64 end, guint64
         }
         guint64 page = (at - block->host) / block->page_size;
         if (prearm) {
-            note_given_back(block, page);
+            /* A change like any other; it waits for the freeze. */
+            page_note_group(block, block->given_back, page);
         } else {
             check_given_back(handler, block, page, before_ns);
         }

@@ -154,6 +154,21 @@ static inline void page_add_heat(GuestBlock *block, guint64 page)
     atomic_fetch_add_explicit(&block->heat[page / block->region_pages], 1, memory_order_relaxed);
 }
 
+/* Sets the bit of the page's group in @bitmap (touched, given_back). */
+static inline void page_note_group(GuestBlock *block, _Atomic guint64 *bitmap, guint64 page)
+{
+    guint64 group = page / block->group_pages;
+
+    atomic_fetch_or_explicit(&bitmap[group / 64], 1ULL << (group % 64), memory_order_release);
+}
+
+/* The pages of a region: *first, and their number as the result. */
+static inline guint64 region_get_pages(GuestBlock *block, guint64 region, guint64 *first)
+{
+    *first = region * block->region_pages;
+    return MIN(block->region_pages, block->pages - *first);
+}
+
 static inline void page_set_saved(GuestBlock *block, guint64 page)
 {
     atomic_store_explicit(&block->state[page], PAGE_SAVED, memory_order_release);

@@ -27,43 +27,45 @@ const guint8 *cursor_bytes(Cursor *cursor, gsize length)
     return bytes;
 }
 
+/* Copies the next bytes; @to is left alone where there are not so many. */
+static void cursor_copy(Cursor *cursor, void *to, gsize length)
+{
+    const guint8 *bytes = cursor_bytes(cursor, length);
+
+    if (bytes) {
+        memcpy(to, bytes, length);
+    }
+}
+
 guint8 cursor_u8(Cursor *cursor)
 {
-    const guint8 *bytes = cursor_bytes(cursor, 1);
+    guint8 value = 0;
 
-    return bytes ? *bytes : 0;
+    cursor_copy(cursor, &value, sizeof(value));
+    return value;
 }
 
 guint16 cursor_u16(Cursor *cursor)
 {
     guint16 value = 0;
-    const guint8 *bytes = cursor_bytes(cursor, sizeof(value));
 
-    if (bytes) {
-        memcpy(&value, bytes, sizeof(value));
-    }
+    cursor_copy(cursor, &value, sizeof(value));
     return GUINT16_FROM_BE(value);
 }
 
 guint32 cursor_u32(Cursor *cursor)
 {
     guint32 value = 0;
-    const guint8 *bytes = cursor_bytes(cursor, sizeof(value));
 
-    if (bytes) {
-        memcpy(&value, bytes, sizeof(value));
-    }
+    cursor_copy(cursor, &value, sizeof(value));
     return GUINT32_FROM_BE(value);
 }
 
 guint64 cursor_u64(Cursor *cursor)
 {
     guint64 value = 0;
-    const guint8 *bytes = cursor_bytes(cursor, sizeof(value));
 
-    if (bytes) {
-        memcpy(&value, bytes, sizeof(value));
-    }
+    cursor_copy(cursor, &value, sizeof(value));
     return GUINT64_FROM_BE(value);
 }
 

@@ -30,7 +30,6 @@ typedef struct Snapshot {
     GuestRam *ram;
     ImageHead *head;
     WriteTracking tracking;
-    gboolean armed; /* something is registered: to be undone */
     BufferPool *pool;
     FaultService *faults;
     DeviceCapture devices;

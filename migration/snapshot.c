@@ -134,7 +134,6 @@ static gboolean pre_arm(Snapshot *snapshot, GError **errp)
     if (!snapshot->faults) {
         return FALSE;
     }
-    snapshot->armed = TRUE;
     if (!arm_all(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot, errp) ||
         !arm_touched_until_few(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot,
                                &snapshot->report->arm_passes, errp)) {
@@ -203,9 +202,8 @@ static void release_guest(Snapshot *snapshot, gboolean lost)
         fault_service_set_phase(snapshot->faults, SERVICE_ABANDON);
         buffer_pool_close(snapshot->pool);
     }
-    if (snapshot->armed) {
+    if (snapshot->ram) {
         write_tracking_unregister_all(&snapshot->tracking, snapshot->ram, lost);
-        snapshot->armed = FALSE;
     }
     if (snapshot->faults) {
         ServiceStats stats = { 0 };

@@ -233,26 +233,28 @@ static gboolean sweep_huge_page(Sweep *sweep, GuestBlock *block, guint64 page, G
 
 static gboolean sweep_region(Sweep *sweep, GuestBlock *block, guint64 region, GError **errp)
 {
-    guint64 first = region * block->region_pages;
-    guint64 end = MIN(first + block->region_pages, block->pages);
+    guint64 first;
+    guint64 count = region_get_pages(block, region, &first);
+    guint64 end = first + count;
 
     while (first < end) {
         /* Chunks end at multiples of their size in QEMU's address space (huge pages). */
         guint64 misplaced = (block->host / block->page_size + first) % block->chunk_pages;
-        guint64 count = MIN(block->chunk_pages - misplaced, end - first);
+        guint64 chunk = MIN(block->chunk_pages - misplaced, end - first);
         if (!(block->hugetlb ? sweep_huge_page(sweep, block, first, errp)
-                             : sweep_chunk(sweep, block, first, count, errp))) {
+                             : sweep_chunk(sweep, block, first, chunk, errp))) {
             return FALSE;
         }
-        first += count;
+        first += chunk;
     }
     return TRUE;
 }
 
 static gboolean region_is_saved(GuestBlock *block, guint64 region)
 {
-    guint64 first = region * block->region_pages;
-    guint64 end = MIN(first + block->region_pages, block->pages);
+    guint64 first;
+    guint64 count = region_get_pages(block, region, &first);
+    guint64 end = first + count;
 
     while (first < end && page_state(block, first) == PAGE_SAVED) {
         first++;

@@ -18,6 +18,12 @@
 #define FEW_RANGES 32
 #define PASSES_MAX 8
 
+/* Without the feature, anonymous memory can be protected only where there is an entry. */
+static gboolean needs_entries(const WriteTracking *tracking, const GuestBlock *block)
+{
+    return !tracking->unpopulated && block->file < 0;
+}
+
 static gboolean arm_block(GuestRam *ram, WriteTracking *tracking, GuestBlock *block,
                           KeepGoing keep_going, gpointer user, GError **errp)
 {
@@ -28,8 +34,7 @@ static gboolean arm_block(GuestRam *ram, WriteTracking *tracking, GuestBlock *bl
         if (!keep_going(user, errp)) {
             return FALSE;
         }
-        /* Without the feature, anonymous memory can be protected only where there is an entry. */
-        if (!tracking->unpopulated && block->file < 0 &&
+        if (needs_entries(tracking, block) &&
             !guest_block_populate(ram, block, first, count, errp)) {
             return FALSE;
         }
@@ -192,7 +197,7 @@ static gboolean arm_run_in_freeze(GuestRam *ram, WriteTracking *tracking, FaultS
 {
     GuestBlock *block = run->block;
 
-    if (!tracking->unpopulated && block->file < 0 && fault_service_saw_remove(service) &&
+    if (needs_entries(tracking, block) && fault_service_saw_remove(service) &&
         !guest_block_populate(ram, block, run->first, run->count, errp)) {
         return FALSE;
     }

@@ -110,8 +110,8 @@ gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GEr
  */
 void write_tracking_unregister_region(WriteTracking *tracking, GuestBlock *block, guint64 region)
 {
-    guint64 first = region * block->region_pages;
-    guint64 count = MIN(block->region_pages, block->pages - first);
+    guint64 first;
+    guint64 count = region_get_pages(block, region, &first);
     struct uffdio_range range = { .start = block->host + first * block->page_size,
                                   .len = count * block->page_size };
 
@@ -126,9 +126,9 @@ static void unregister_block(WriteTracking *tracking, GuestBlock *block, gboolea
     for (guint64 region = 0; region < block->regions; region++) {
         /* Kernels before 6.0 leave the protection in place when a range is unregistered. */
         if (still_armed && block->region_tracked[region]) {
-            guint64 first = region * block->region_pages;
-            write_tracking_try_release(tracking, block, first,
-                                       MIN(block->region_pages, block->pages - first));
+            guint64 first;
+            guint64 count = region_get_pages(block, region, &first);
+            write_tracking_try_release(tracking, block, first, count);
         }
         write_tracking_unregister_region(tracking, block, region);
     }
