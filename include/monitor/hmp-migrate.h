@@ -13,9 +13,9 @@
 
 /*
  * Carries out one QMP command: returns what stands behind "return" (owned by the caller) or NULL
- * with *errp. @arguments is taken and may be NULL. A refusal by QEMU, or by whoever answers in its
- * place, is SF_ERROR_MONITOR_COMMAND and its message is the "desc" of the QMP error alone, since
- * that is what HMP prints. Any other error means that there is no answer.
+ * with *errp. @arguments (not taken) may be NULL. SF_ERROR_MONITOR_SILENT, _PROTOCOL and _CLOSED
+ * mean that there is no answer; every other error is a refusal, its whole message the "desc" of the
+ * QMP error, since that is what HMP prints.
  */
 typedef JsonNode *(*HmpExecute)(gpointer user, const char *command, JsonObject *arguments,
                                 GError **errp);
@@ -33,15 +33,19 @@ gboolean hmp_migrate_owns_line(const char *line);
  * Carries out @line, for which hmp_migrate_owns_line() holds, as QEMU @version (as
  * qmp_client_get_version() gives it) does: with the QMP commands migrate, migrate_cancel,
  * migrate-incoming, migrate-set-capabilities, migrate-set-parameters, query-migrate,
- * query-migrate-capabilities and query-migrate-parameters, as many as it takes, by @execute.
+ * query-migrate-capabilities and query-migrate-parameters, as many as it takes, by @execute. A line
+ * with a mistake in it, a parameter that only QEMU knows, and the parts of "info" that QMP does not
+ * tell go to QEMU's own HMP: @execute is also called with "human-monitor-command" and hands that to
+ * QEMU, never back to this function.
  *
  * Returns the text that human-monitor-command returns (owned by the caller), lines ended by CR LF,
- * "" where HMP says nothing; mistakes in the line and refusals are such text too. NULL with *errp
- * when @execute failed otherwise.
+ * "" where HMP says nothing; refusals are such text too. NULL with *errp when @execute failed
+ * otherwise.
  *
  * @wait: where not NULL, the caller is a console that can wait, and *wait becomes TRUE when
- * "migrate" was started without -d, so that the next line has to wait for its end. Where NULL,
- * such a "migrate" says that it goes on detached, as QEMU does in human-monitor-command.
+ * "migrate" was started without -d, so that the next line has to wait for its end (else FALSE).
+ * Where NULL, such a "migrate" says that it goes on detached, as QEMU does in
+ * human-monitor-command.
  */
 char *hmp_migrate_run(const char *line, guint version, HmpExecute execute, gpointer user,
                       gboolean *wait, GError **errp);
