@@ -1,54 +1,55 @@
 /*
- * What the parts of the image reader share: a mapped file and a cursor that never leaves it. A
- * format adds one function that walks its pages. Only image-reader*.c may include this.
+ * What the parts of the image reader share. A format adds one function that walks its pages. Only
+ * image-reader*.c may include this.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #pragma once
 
+#include "image-cursor.h"
 #include "migration/image-reader.h"
 
-/*
- * Reading past the end yields zeros and sets @bad, so that a caller may read several fields and
- * look once.
- */
-typedef struct Cursor {
-    const guint8 *data;
-    gsize size;
-    gsize at;
-    gboolean bad;
-} Cursor;
-
-/* @length bytes, or NULL. */
-const guint8 *cursor_bytes(Cursor *cursor, gsize length);
-guint8 cursor_u8(Cursor *cursor);
-guint16 cursor_u16(Cursor *cursor);
-guint32 cursor_u32(Cursor *cursor);
-guint64 cursor_u64(Cursor *cursor);
-/* The next byte without taking it; -1 at the end. */
-int cursor_peek(const Cursor *cursor);
-/* A name with one byte for its length; NULL where it is cut off or empty. The caller frees. */
-char *cursor_name(Cursor *cursor);
+/* More RAM than any machine has: whoever counts pages can rely on it. */
+#define IMAGE_RAM_MAX (1ULL << 46)
 
 struct ImageReader {
     char *path;
-    int fd;
-    guint8 *map;
-    gsize size;
+    ImageSource *source;
+    Cursor cursor;
+    ImageFormat format;
     ImageHead *head;
+    GPtrArray *capabilities;
+    gboolean ignore_shared;
+    gboolean has_uuid;
+    guint8 uuid[16];
+    GArray *mapped; /* ImageMappedBlock */
     guint32 ram_id;
     ImageLayout layout;
-    /* The format's: walks the pages and returns the cursor at the first device section. */
-    gboolean (*walk)(ImageReader *reader, Cursor *cursor, ImagePageFunc func, gpointer user,
-                     GError **errp);
+    /* Of a source that is not mapped: copies. */
+    guint8 *devices;
+    char *description;
+    gsize description_length;
+    /* The format's: walks the pages and leaves the cursor at the first device section. */
+    gboolean (*walk)(ImageReader *reader, ImagePageFunc func, gpointer user, GError **errp);
 };
 
 /* SF_ERROR_FORMAT with path and position before the text. Returns FALSE. */
-gboolean image_reader_broken(ImageReader *reader, const Cursor *cursor, GError **errp,
-                             const char *format, ...) G_GNUC_PRINTF(4, 5);
+gboolean image_reader_broken(ImageReader *reader, GError **errp, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
+/* SF_ERROR_UNSUPPORTED, with the path. Returns FALSE. */
+gboolean image_reader_unsupported(ImageReader *reader, GError **errp, const char *what,
+                                  const char *name);
 /* The footer of the ram section. */
-gboolean image_reader_footer(ImageReader *reader, Cursor *cursor, GError **errp);
+gboolean image_reader_footer(ImageReader *reader, GError **errp);
+
+/* image-reader-head.c: everything before the pages. */
+gboolean image_reader_read_head(ImageReader *reader, GError **errp);
+/* A section that is not ours to understand, from its type byte to behind its footer. */
+gboolean image_reader_skip_section(ImageReader *reader, GError **errp);
+/* A command; the cursor stands at its type byte. */
+gboolean image_reader_skip_command(ImageReader *reader, GError **errp);
 
 /* image-reader-stream.c: pages as records, in any order. */
-gboolean stream_pages_walk(ImageReader *reader, Cursor *cursor, ImagePageFunc func, gpointer user,
-                           GError **errp);
+gboolean stream_pages_walk(ImageReader *reader, ImagePageFunc func, gpointer user, GError **errp);
+/* image-reader-mapped.c: pages at fixed places. */
+gboolean mapped_pages_walk(ImageReader *reader, ImagePageFunc func, gpointer user, GError **errp);

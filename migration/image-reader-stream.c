@@ -40,8 +40,7 @@ static gboolean tell_zeros(Walk *walk, GError **errp)
 static gboolean take_zero(Walk *walk, guint64 offset, guint64 page, GError **errp)
 {
     if (cursor_u8(walk->cursor) != 0 || walk->cursor->bad) {
-        return image_reader_broken(walk->reader, walk->cursor, errp,
-                                   "a page of one byte that is not zero");
+        return image_reader_broken(walk->reader, errp, "a page of one byte that is not zero");
     }
     if (walk->zero_length && walk->zero_block == walk->block &&
         walk->zero_offset + walk->zero_length == offset) {
@@ -62,7 +61,7 @@ static gboolean take_page(Walk *walk, guint64 offset, guint64 page, GError **err
     const guint8 *data = cursor_bytes(walk->cursor, page);
 
     if (!data) {
-        return image_reader_broken(walk->reader, walk->cursor, errp, "a page");
+        return image_reader_broken(walk->reader, errp, "a page");
     }
     return tell_zeros(walk, errp) && tell(walk, walk->block, offset, data, page, errp);
 }
@@ -74,13 +73,13 @@ static gboolean take_block(Walk *walk, guint64 flags, GError **errp)
         g_autofree char *name = cursor_name(walk->cursor);
         guint index = name ? GPOINTER_TO_UINT(g_hash_table_lookup(walk->index, name)) : 0;
         if (!index) {
-            return image_reader_broken(walk->reader, walk->cursor, errp,
+            return image_reader_broken(walk->reader, errp,
                                        "a page of a RAM block that is not in the list");
         }
         walk->block = index - 1;
     }
     if (walk->block == NO_BLOCK) {
-        return image_reader_broken(walk->reader, walk->cursor, errp, "a page without a RAM block");
+        return image_reader_broken(walk->reader, errp, "a page without a RAM block");
     }
     return TRUE;
 }
@@ -92,8 +91,9 @@ static gboolean take_record(Walk *walk, guint64 offset, guint64 flags, GError **
 
     if (kind != RAM_FLAG_ZERO && kind != RAM_FLAG_PAGE) {
         g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-                    "%s: at byte %zu: a page written in a way that is not supported (flags 0x%x)%s",
-                    walk->reader->path, walk->cursor->at, (guint)flags,
+                    "%s: at byte %" G_GUINT64_FORMAT
+                    ": a page written in a way that is not supported (flags 0x%x)%s",
+                    walk->reader->path, cursor_tell(walk->cursor), (guint)flags,
                     kind == RAM_FLAG_XBZRLE || kind == RAM_FLAG_COMPRESS_PAGE
                         ? "; save it without the capabilities xbzrle and compress"
                         : "");
@@ -104,8 +104,7 @@ static gboolean take_record(Walk *walk, guint64 offset, guint64 flags, GError **
     }
     const ImageBlock *block = g_ptr_array_index(walk->reader->head->blocks, walk->block);
     if (offset >= block->used_length) {
-        return image_reader_broken(walk->reader, walk->cursor, errp,
-                                   "a page behind the end of its RAM block");
+        return image_reader_broken(walk->reader, errp, "a page behind the end of its RAM block");
     }
     return kind == RAM_FLAG_ZERO ? take_zero(walk, offset, page, errp)
                                  : take_page(walk, offset, page, errp);
@@ -120,10 +119,10 @@ static gboolean take_body(Walk *walk, GError **errp)
         guint64 word = cursor_u64(walk->cursor);
         guint64 flags = word & mask;
         if (walk->cursor->bad) {
-            return image_reader_broken(walk->reader, walk->cursor, errp, "the RAM section");
+            return image_reader_broken(walk->reader, errp, "the RAM section");
         }
         if (flags == RAM_FLAG_EOS) {
-            return image_reader_footer(walk->reader, walk->cursor, errp);
+            return image_reader_footer(walk->reader, errp);
         }
         if (flags != RAM_FLAG_MULTIFD_FLUSH && !take_record(walk, word & ~mask, flags, errp)) {
             return FALSE;
@@ -131,25 +130,25 @@ static gboolean take_body(Walk *walk, GError **errp)
     }
 }
 
-static gboolean take_ram_section(Walk *walk, GError **errp)
+static guint32 peek_id(Cursor *cursor)
 {
-    cursor_u8(walk->cursor);
-    if (cursor_u32(walk->cursor) != walk->reader->ram_id || walk->cursor->bad) {
-        return image_reader_broken(walk->reader, walk->cursor, errp,
-                                   "the continuation of an unknown section");
+    guint32 id = 0;
+
+    if (cursor_has(cursor, 1 + sizeof(id))) {
+        memcpy(&id, cursor->data + cursor->at + 1, sizeof(id));
     }
-    return take_body(walk, errp);
+    return GUINT32_FROM_BE(id);
 }
 
-/* Commands concern the way of a live migration (e.g. SWITCHOVER_START, since QEMU 10.0). */
-static gboolean skip_command(Walk *walk, GError **errp)
+/* A part of "ram", or of another section that is written in parts (dirty-bitmap, for one). */
+static gboolean take_part(Walk *walk, GError **errp)
 {
-    cursor_u8(walk->cursor);
-    cursor_u16(walk->cursor);
-    if (!cursor_bytes(walk->cursor, cursor_u16(walk->cursor))) {
-        return image_reader_broken(walk->reader, walk->cursor, errp, "a command");
+    if (peek_id(walk->cursor) != walk->reader->ram_id) {
+        return image_reader_skip_section(walk->reader, errp);
     }
-    return TRUE;
+    cursor_u8(walk->cursor);
+    cursor_u32(walk->cursor);
+    return take_body(walk, errp);
 }
 
 static gboolean walk_sections(Walk *walk, GError **errp)
@@ -158,12 +157,17 @@ static gboolean walk_sections(Walk *walk, GError **errp)
         switch (cursor_peek(walk->cursor)) {
         case STREAM_SECTION_PART:
         case STREAM_SECTION_END:
-            if (!take_ram_section(walk, errp)) {
+            if (!take_part(walk, errp)) {
                 return FALSE;
             }
             break;
         case STREAM_COMMAND:
-            if (!skip_command(walk, errp)) {
+            if (!image_reader_skip_command(walk->reader, errp)) {
+                return FALSE;
+            }
+            break;
+        case STREAM_SECTION_START:
+            if (!image_reader_skip_section(walk->reader, errp)) {
                 return FALSE;
             }
             break;
@@ -172,19 +176,17 @@ static gboolean walk_sections(Walk *walk, GError **errp)
             return tell_zeros(walk, errp);
         default:
             walk->cursor->bad = cursor_peek(walk->cursor) < 0;
-            return image_reader_broken(walk->reader, walk->cursor, errp,
-                                       "no section of a kind that is known");
+            return image_reader_broken(walk->reader, errp, "no section of a kind that is known");
         }
     }
 }
 
-gboolean stream_pages_walk(ImageReader *reader, Cursor *cursor, ImagePageFunc func, gpointer user,
-                           GError **errp)
+gboolean stream_pages_walk(ImageReader *reader, ImagePageFunc func, gpointer user, GError **errp)
 {
     g_autoptr(GHashTable) index = g_hash_table_new(g_str_hash, g_str_equal);
     Walk walk = {
         .reader = reader,
-        .cursor = cursor,
+        .cursor = &reader->cursor,
         .func = func,
         .user = user,
         .index = index,

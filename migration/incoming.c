@@ -229,6 +229,25 @@ static gboolean run_qemu(const IncomingOptions *options, IncomingQemu *qemu, Ima
     return compare_and_load(options, qemu, reader, cancel, report, errp);
 }
 
+/* QEMU is fed the bytes of the file as they are. */
+static gboolean check_kind(ImageReader *reader, const char *image, GError **errp)
+{
+    const char *kind = NULL;
+
+    if (image_reader_get_fd(reader) < 0) {
+        kind = "compressed, or comes through a pipe";
+    } else if (image_reader_get_format(reader) != IMAGE_FORMAT_STREAM) {
+        kind = image_format_name(image_reader_get_format(reader));
+    }
+    if (kind) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                    "%s is %s, not a migration stream in a file; make one of it with \"stillframe "
+                    "convert --format stream\"",
+                    image, kind);
+    }
+    return !kind;
+}
+
 gboolean incoming_run(const IncomingOptions *options, const volatile int *cancel,
                       IncomingReport *report, GError **errp)
 {
@@ -236,7 +255,7 @@ gboolean incoming_run(const IncomingOptions *options, const volatile int *cancel
     IncomingQemu qemu;
 
     *report = (IncomingReport){ 0 };
-    if (!reader) {
+    if (!reader || !check_kind(reader, options->image, errp)) {
         return FALSE;
     }
     if (!run_qemu(options, &qemu, reader, cancel, report, errp)) {

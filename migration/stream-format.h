@@ -34,6 +34,13 @@ enum {
 #define STREAM_CONFIG_SUBSECTION_VERSION 1U
 #define STREAM_UUID_BYTES 16
 
+/* Capabilities that QEMU notes in the stream, since both ends must agree on them. */
+#define STREAM_CAPABILITY_MAPPED_RAM "mapped-ram" /* since 9.0 */
+#define STREAM_CAPABILITY_IGNORE_SHARED "x-ignore-shared"
+
+/* The header of each block with mapped-ram: version u32, page size u64, two positions u64. */
+#define STREAM_MAPPED_VERSION 1U
+
 /* The section of the RAM blocks. */
 #define STREAM_RAM_NAME "ram"
 #define STREAM_RAM_VERSION 4U

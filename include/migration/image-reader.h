@@ -1,43 +1,77 @@
 /*
- * Reading an image: head, pages, device sections. Made for any file that somebody hands over, so
- * every length is checked before it is used.
+ * Reading an image of any kind: head, pages, device sections. Kinds are plain migration streams
+ * (Stillframe's, QEMU's "migrate", savevm's), mapped-ram files, device state alone
+ * (xen-save-devices-state), each also inside a libvirt save file or behind zstd, zlib or gzip. Made
+ * for any file that somebody hands over, so every length is checked before it is used.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #pragma once
 
+#include "migration/image-source.h"
 #include "migration/image-writer.h"
 
 typedef struct ImageReader ImageReader;
 
-/* Maps @path and reads the head of the migration stream that begins at @offset. */
+typedef enum {
+    IMAGE_FORMAT_STREAM,
+    IMAGE_FORMAT_MAPPED_RAM,
+    IMAGE_FORMAT_DEVICES, /* no RAM section at all */
+} ImageFormat;
+
+/* "stream", "mapped-ram", "devices". */
+const char *image_format_name(ImageFormat format);
+
+/*
+ * Opens @path ("-": standard input) and reads the head of what begins at @offset. Owned by one
+ * thread at a time. SF_ERROR_IO, _FORMAT, _UNSUPPORTED, _USAGE.
+ */
 ImageReader *image_reader_open(const char *path, guint64 offset, GError **errp);
 void image_reader_free(ImageReader *reader);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImageReader, image_reader_free)
 
-/* The file, open for reading; owned by the reader. Its position is nobody's. */
+/*
+ * The file, open for reading; owned by the reader. Its position is nobody's. -1 where the positions
+ * of the layout are not positions in a file: compressed, or from a pipe.
+ */
 int image_reader_get_fd(ImageReader *reader);
+/* Where the bytes come from: compression, libvirt's header. Owned by the reader. */
+ImageSource *image_reader_get_source(ImageReader *reader);
+ImageFormat image_reader_get_format(ImageReader *reader);
 
 /* The head, owned by the reader. */
 const ImageHead *image_reader_get_head(ImageReader *reader);
+/* Names of the migration capabilities that the image notes, owned; the 16 bytes of the machine's
+ * UUID or NULL. */
+const GPtrArray *image_reader_get_capabilities(ImageReader *reader);
+const guint8 *image_reader_get_uuid(ImageReader *reader);
+/* Whether each byte of it can be had at any time: the file is mapped. */
+gboolean image_reader_is_mapped(ImageReader *reader);
 
 /*
- * Called for each run of pages in stream order; @data is NULL for zero pages. Return FALSE and set
- * *errp to stop.
+ * Called for each run of pages in the image's order; @data is NULL for zero pages, else valid until
+ * the function returns, and as long as the reader where image_reader_is_mapped(). Return FALSE and
+ * set *errp to stop.
  */
 typedef gboolean (*ImagePageFunc)(guint block, guint64 offset, const void *data, guint64 length,
                                   gpointer user, GError **errp);
 
 /*
  * Walks all RAM sections. @func may be NULL: then the structure is only checked, and a page size
- * that the stream leaves open (legacy ARM machines) is found out for the calls that follow.
+ * that the stream leaves open (legacy ARM machines) is found out for the calls that follow. A
+ * second walk goes back to the start, which a pipe cannot: SF_ERROR_UNSUPPORTED.
  */
 gboolean image_reader_foreach_page(ImageReader *reader, ImagePageFunc func, gpointer user,
                                    GError **errp);
 
+/* Inside of an ImagePageFunc: the position of @data, as in ImageLayout. */
+guint64 image_reader_get_place(ImageReader *reader, const void *data);
+/* How far the walk is, and how far it goes: bytes of the file; total is 0 where unknown. */
+void image_reader_get_progress(ImageReader *reader, guint64 *done, guint64 *total);
+
 /*
- * Where the parts of the stream stand in the file. All but start and pages are known only after
- * image_reader_foreach_page().
+ * Where the parts of the stream stand in the file (in the decompressed bytes where there is no
+ * file). All but start and pages are known only after image_reader_foreach_page().
  */
 typedef struct ImageLayout {
     guint64 start;   /* of the stream */
@@ -49,6 +83,21 @@ typedef struct ImageLayout {
 
 const ImageLayout *image_reader_get_layout(ImageReader *reader);
 
+/* The places of a block in a mapped-ram image; both 0 for a block that is not in the file. */
+typedef struct ImageMappedBlock {
+    guint64
+        bitmap;    /* position of one bit a page, little-endian words of 64; 1: the page is there */
+    guint64 pages; /* position of the block's first page */
+} ImageMappedBlock;
+
+/* Of block @index; NULL where the image is not mapped-ram. */
+const ImageMappedBlock *image_reader_get_mapped_block(ImageReader *reader, guint index);
+
 /* The device sections (owned by the reader), known after image_reader_foreach_page(). */
 gboolean image_reader_get_device_state(ImageReader *reader, const guint8 **data, gsize *length,
                                        GError **errp);
+/*
+ * QEMU's description of the device sections: JSON, not terminated, owned by the reader. NULL where
+ * there is none. Known as above.
+ */
+const char *image_reader_get_description(ImageReader *reader, gsize *length);
