@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -49,22 +50,28 @@ static void ignore_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Leaves @socket, @qmp_fd (may be -1) and standard error; 0 and 1 become /dev/null. */
-static void close_other_descriptors(int socket, int qmp_fd)
+static int compare_descriptors(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+/* Leaves @socket, the monitors (-1 for none) and standard error; 0 and 1 become /dev/null. */
+static void close_other_descriptors(int socket, const GuardianMonitors *monitors)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    guint low = (guint)(qmp_fd < 0 ? socket : MIN(socket, qmp_fd));
-    guint high = (guint)MAX(socket, qmp_fd);
+    int kept[] = { socket, monitors->qmp_fd, monitors->spare_fd };
+    guint next = STDERR_FILENO + 1;
 
     dup2(null, STDIN_FILENO);
     dup2(null, STDOUT_FILENO);
-    if (low > STDERR_FILENO + 1) {
-        close_range(STDERR_FILENO + 1, low - 1, 0);
+    qsort(kept, G_N_ELEMENTS(kept), sizeof(kept[0]), compare_descriptors);
+    for (guint i = 0; i < G_N_ELEMENTS(kept); i++) {
+        if (kept[i] > (int)next) {
+            close_range(next, (guint)kept[i] - 1, 0);
+        }
+        next = MAX(next, (guint)(kept[i] + 1));
     }
-    if (high > low + 1) {
-        close_range(low + 1, high - 1, 0);
-    }
-    close_range(high + 1, ~0U, 0);
+    close_range(next, ~0U, 0);
 }
 
 /* Answering. */
@@ -92,6 +99,12 @@ static void send_answer(int socket, const GuardianAnswer *answer, int fd)
     (void)sent;
 }
 
+static void close_monitors(GuardianMonitors *monitors)
+{
+    sf_clear_fd(&monitors->qmp_fd);
+    sf_clear_fd(&monitors->spare_fd);
+}
+
 /* In the child. The descriptor is closed before anything else: it must be the engine's alone. */
 static void run_syscall(int socket, const GuardianRequest *request)
 {
@@ -110,12 +123,12 @@ static void run_syscall(int socket, const GuardianRequest *request)
     sf_clear_fd(&result.taken_fd);
 }
 
-static void start_syscall(int socket, int qmp_fd, const GuardianRequest *request)
+static void start_syscall(int socket, GuardianMonitors *monitors, const GuardianRequest *request)
 {
     pid_t child = fork();
 
     if (child == 0) {
-        sf_clear_fd(&qmp_fd);
+        close_monitors(monitors);
         signal(SIGCHLD, SIG_DFL);
         run_syscall(socket, request);
         _exit(0);
@@ -193,7 +206,7 @@ static char *read_answer(int fd, gint64 deadline)
  * a command that the engine was sending when it died: the byte 0xff is a lexical error in every
  * state and brings it back to the start; QEMU's QMP specification names it for this.
  */
-static char *execute(int qmp_fd, const char *command, const char *arguments)
+static char *execute_on(int qmp_fd, const char *command, const char *arguments)
 {
     gint64 deadline = g_get_monotonic_time() + COMMAND_TIMEOUT_MS * G_TIME_SPAN_MILLISECOND;
     g_autofree char *line =
@@ -203,9 +216,20 @@ static char *execute(int qmp_fd, const char *command, const char *arguments)
     return send_all(qmp_fd, line, deadline) ? read_answer(qmp_fd, deadline) : NULL;
 }
 
-static void resume_vm(int qmp_fd)
+/* The spare is QEMU's own connection: a proxy that lives is the only one to use it. */
+static char *execute(const GuardianMonitors *monitors, const char *command, const char *arguments)
 {
-    g_autofree char *answer = execute(qmp_fd, "cont", "{}");
+    char *answer = execute_on(monitors->qmp_fd, command, arguments);
+
+    if (!answer && monitors->spare_fd >= 0) {
+        answer = execute_on(monitors->spare_fd, command, arguments);
+    }
+    return answer;
+}
+
+static void resume_vm(const GuardianMonitors *monitors)
+{
+    g_autofree char *answer = execute(monitors, "cont", "{}");
 
     if (answer && strstr(answer, "\"return\"")) {
         fprintf(stderr, "stillframe: the snapshot ended while the guest was stopped; the guest was "
@@ -220,33 +244,33 @@ static void resume_vm(int qmp_fd)
 }
 
 /* The set may not be there yet, or no more: the answer does not matter. */
-static void remove_fdset(int qmp_fd, gint64 fdset)
+static void remove_fdset(const GuardianMonitors *monitors, gint64 fdset)
 {
     g_autofree char *arguments = g_strdup_printf("{\"fdset-id\": %" G_GINT64_FORMAT "}", fdset);
 
     /* A system call on one of its descriptors may still be under way; -1 comes when none is. */
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
     }
-    g_free(execute(qmp_fd, "remove-fd", arguments));
+    g_free(execute(monitors, "remove-fd", arguments));
 }
 
-static void undo(const GuardianShared *shared, int qmp_fd)
+static void undo(const GuardianShared *shared, const GuardianMonitors *monitors)
 {
     gint64 fdset = __atomic_load_n(&shared->fdset, __ATOMIC_SEQ_CST);
 
-    if (qmp_fd < 0) {
+    if (monitors->qmp_fd < 0) {
         return;
     }
     if (__atomic_load_n(&shared->frozen, __ATOMIC_SEQ_CST)) {
-        resume_vm(qmp_fd);
+        resume_vm(monitors);
     }
     if (fdset >= 0) {
-        remove_fdset(qmp_fd, fdset);
+        remove_fdset(monitors, fdset);
     }
 }
 
 /* FALSE when the engine is gone. */
-static gboolean serve_one(int socket, int *qmp_fd)
+static gboolean serve_one(int socket, GuardianMonitors *monitors)
 {
     GuardianRequest request;
     ssize_t got = TEMP_FAILURE_RETRY(recv(socket, &request, sizeof(request), 0));
@@ -255,23 +279,23 @@ static gboolean serve_one(int socket, int *qmp_fd)
         return FALSE;
     }
     if (request.kind == GUARDIAN_SYSCALL) {
-        start_syscall(socket, *qmp_fd, &request);
+        start_syscall(socket, monitors, &request);
     } else {
         GuardianAnswer answer = { .serial = request.serial };
-        sf_clear_fd(qmp_fd);
+        close_monitors(monitors);
         send_answer(socket, &answer, -1);
     }
     return TRUE;
 }
 
-void guardian_process_main(int socket, int qmp_fd, GuardianShared *shared)
+void guardian_process_main(int socket, GuardianMonitors monitors, GuardianShared *shared)
 {
     ignore_signals();
     setsid();
     prctl(PR_SET_NAME, "sf-guardian");
-    close_other_descriptors(socket, qmp_fd);
-    while (serve_one(socket, &qmp_fd)) {
+    close_other_descriptors(socket, &monitors);
+    while (serve_one(socket, &monitors)) {
     }
-    undo(shared, qmp_fd);
+    undo(shared, &monitors);
     _exit(0);
 }

@@ -17,6 +17,12 @@ typedef struct GuardianShared {
     gint64 fdset; /* QEMU has descriptors in this set from us; -1 = none */
 } GuardianShared;
 
+/* Ways to QEMU's monitor; -1 for none. */
+typedef struct GuardianMonitors {
+    int qmp_fd;
+    int spare_fd; /* used when @qmp_fd has ended */
+} GuardianMonitors;
+
 typedef enum {
     GUARDIAN_SYSCALL,
     GUARDIAN_RELEASE_MONITOR,
@@ -43,4 +49,5 @@ typedef struct GuardianAnswer {
 guint guardian_timeout_ms(void);
 
 /* The life of the guardian, after fork(). */
-G_NORETURN void guardian_process_main(int socket, int qmp_fd, GuardianShared *shared);
+G_NORETURN void guardian_process_main(int socket, GuardianMonitors monitors,
+                                      GuardianShared *shared);

@@ -43,6 +43,11 @@ static GuardianShared *shared_new(GError **errp)
 
 Guardian *guardian_start(int qmp_fd, GError **errp)
 {
+    return guardian_start_with_spare(qmp_fd, -1, errp);
+}
+
+Guardian *guardian_start_with_spare(int qmp_fd, int spare_fd, GError **errp)
+{
     g_autoptr(Guardian) guardian = g_new0(Guardian, 1);
     int sockets[2];
 
@@ -60,7 +65,8 @@ Guardian *guardian_start(int qmp_fd, GError **errp)
     guardian->socket = sockets[0];
     guardian->pid = fork();
     if (guardian->pid == 0) {
-        guardian_process_main(sockets[1], qmp_fd, guardian->shared);
+        GuardianMonitors monitors = { .qmp_fd = qmp_fd, .spare_fd = spare_fd };
+        guardian_process_main(sockets[1], monitors, guardian->shared);
     }
     int err = errno;
     close(sockets[1]);

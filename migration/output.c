@@ -17,6 +17,7 @@ struct Output {
     Outcome *outcome;
     OutputStats stats;
     _Atomic guint64 saved;
+    _Atomic guint64 zero;
     atomic_bool done;
 };
 
@@ -73,6 +74,7 @@ static gpointer output_thread(gpointer data)
         if (!good) {
             outcome_fail(output->outcome, error);
         }
+        atomic_store_explicit(&output->zero, output->stats.zero_bytes, memory_order_relaxed);
         atomic_store_explicit(&output->saved, output->stats.zero_bytes + output->stats.data_bytes,
                               memory_order_relaxed);
     }
@@ -102,6 +104,11 @@ gboolean output_is_done(Output *output)
 guint64 output_get_saved(Output *output)
 {
     return atomic_load_explicit(&output->saved, memory_order_relaxed);
+}
+
+guint64 output_get_zero(Output *output)
+{
+    return atomic_load_explicit(&output->zero, memory_order_relaxed);
 }
 
 void output_stop(Output *output, OutputStats *stats)

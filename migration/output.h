@@ -25,6 +25,8 @@ gboolean output_is_done(Output *output);
 
 /* Bytes of guest memory handed to the writer so far. Any thread. */
 guint64 output_get_saved(Output *output);
+/* Those of them that were zero. Any thread. */
+guint64 output_get_zero(Output *output);
 
 /* Waits for the thread's end. After an error, the channel must have been interrupted. */
 void output_stop(Output *output, OutputStats *stats);

@@ -66,6 +66,30 @@ static gboolean open_given_monitor(Snapshot *snapshot, GError **errp)
     return TRUE;
 }
 
+/* Behind a proxy the socket's other end is the proxy, and only the caller knows QEMU. */
+static gboolean open_proxied_monitor(Snapshot *snapshot, GError **errp)
+{
+    snapshot->pid = snapshot->options->pid;
+    if (snapshot->pid <= 0) {
+        close(snapshot->options->qmp_fd);
+        g_set_error(errp, SF_ERROR, SF_ERROR_NO_PROCESS,
+                    "the QEMU process behind this monitor is not known: it must run on this host");
+        return FALSE;
+    }
+    snapshot->qmp =
+        qmp_client_new_from_fd(snapshot->options->qmp_fd, QMP_GREETING_TIMEOUT_MS, errp);
+    return snapshot->qmp != NULL;
+}
+
+static gboolean open_monitor(Snapshot *snapshot, GError **errp)
+{
+    if (snapshot->options->qmp_fd > 0) {
+        return open_proxied_monitor(snapshot, errp);
+    }
+    return snapshot->options->qmp ? open_given_monitor(snapshot, errp)
+                                  : open_own_monitor(snapshot, errp);
+}
+
 static gboolean open_pidfd(Snapshot *snapshot, GError **errp)
 {
     snapshot->pidfd = (int)syscall(SYS_pidfd_open, snapshot->pid, 0);
@@ -79,12 +103,11 @@ static gboolean open_pidfd(Snapshot *snapshot, GError **errp)
 
 gboolean snapshot_attach(Snapshot *snapshot, GError **errp)
 {
-    gboolean good = snapshot->options->qmp ? open_given_monitor(snapshot, errp)
-                                           : open_own_monitor(snapshot, errp);
-    if (!good || !open_pidfd(snapshot, errp)) {
+    if (!open_monitor(snapshot, errp) || !open_pidfd(snapshot, errp)) {
         return FALSE;
     }
-    snapshot->guardian = guardian_start(qmp_client_get_fd(snapshot->qmp), errp);
+    snapshot->guardian =
+        guardian_start_with_spare(qmp_client_get_fd(snapshot->qmp), snapshot->spare_fd, errp);
     return snapshot->guardian != NULL;
 }
 

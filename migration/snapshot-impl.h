@@ -13,6 +13,12 @@
 #include "output.h"
 #include "sweep.h"
 
+typedef struct BandwidthLimit {
+    guint64 limit; /* that counts since then */
+    guint64 began_ns;
+    guint64 began_bytes;
+} BandwidthLimit;
+
 typedef struct Snapshot {
     const SnapshotOptions *options;
     const volatile int *cancel;
@@ -24,6 +30,7 @@ typedef struct Snapshot {
     pid_t pid;
     int pidfd; /* readable when QEMU has exited */
     QmpClient *qmp;
+    int spare_fd; /* see SnapshotOptions; -1 for none */
     Guardian *guardian;
     gboolean was_running;
 
@@ -37,6 +44,7 @@ typedef struct Snapshot {
     ImageWriter *writer;
     Output *output;
     Outcome outcome;
+    BandwidthLimit bandwidth;
 } Snapshot;
 
 /* Step 1, attach.c's part of the way: process, monitor, guardian, userfaultfd. */

@@ -14,6 +14,7 @@
 
 #define LOOK_INTERVAL_NS (100 * 1000 * 1000ULL)
 #define FAULT_THREADS_MAX 4U
+#define BANDWIDTH_STEP_US 2000
 
 static void report_progress(Snapshot *snapshot)
 {
@@ -22,12 +23,21 @@ static void report_progress(Snapshot *snapshot)
         .phase = snapshot->phase,
         .total_bytes = snapshot->ram ? snapshot->ram->bytes : 0,
         .saved_bytes = snapshot->output ? output_get_saved(snapshot->output) : 0,
+        .zero_bytes = snapshot->output ? output_get_zero(snapshot->output) : 0,
         .written_bytes = snapshot->channel ? channel_get_bytes(snapshot->channel) : 0,
         .faults = snapshot->faults ? fault_service_get_faults(snapshot->faults) : 0,
         .buffer_used = snapshot->pool ? buffer_pool_get_used(snapshot->pool) : 0,
     };
     if (options->progress) {
         options->progress(&progress, options->progress_user);
+    }
+}
+
+static void enter_phase(Snapshot *snapshot, SnapshotPhase phase)
+{
+    snapshot->phase = phase;
+    if (snapshot->options->enter_phase) {
+        snapshot->options->enter_phase(phase, snapshot->options->progress_user);
     }
 }
 
@@ -126,7 +136,7 @@ static gboolean pre_arm(Snapshot *snapshot, GError **errp)
 {
     guint64 began = clock_now_ns();
 
-    snapshot->phase = SNAPSHOT_PHASE_ARM;
+    enter_phase(snapshot, SNAPSHOT_PHASE_ARM);
     snapshot->report->fault_threads = choose_fault_threads(snapshot->options);
     snapshot->faults =
         fault_service_start(snapshot->ram, &snapshot->tracking, snapshot->pool, &snapshot->outcome,
@@ -146,7 +156,7 @@ static gboolean pre_arm(Snapshot *snapshot, GError **errp)
 /* Step 4, and what can be let go right after it: nobody needs the monitor any more. */
 static gboolean freeze(Snapshot *snapshot, GError **errp)
 {
-    snapshot->phase = SNAPSHOT_PHASE_FREEZE;
+    enter_phase(snapshot, SNAPSHOT_PHASE_FREEZE);
     if (!snapshot_keep_going(snapshot, errp) || !snapshot_freeze(snapshot, errp) ||
         !device_capture_read(&snapshot->devices,
                              snapshot->was_running ? NULL : snapshot->report->run_state, errp)) {
@@ -155,8 +165,37 @@ static gboolean freeze(Snapshot *snapshot, GError **errp)
     snapshot->report->device_bytes = snapshot->devices.length;
     device_capture_unshare(&snapshot->devices, snapshot->qmp);
     guardian_release_monitor(snapshot->guardian);
+    sf_clear_fd(&snapshot->spare_fd);
     g_clear_pointer(&snapshot->qmp, qmp_client_free);
     return TRUE;
+}
+
+/*
+ * The sweep's keep_going: also holds the sweep back while the image grows faster than it may.
+ * Faults have threads of their own, which never come here. A new limit counts from its beginning.
+ */
+static gboolean sweep_keep_going(gpointer user, GError **errp)
+{
+    Snapshot *snapshot = user;
+    const volatile guint64 *limit = snapshot->options->max_bandwidth;
+    BandwidthLimit *state = &snapshot->bandwidth;
+
+    while (limit && *limit) {
+        guint64 written = channel_get_bytes(snapshot->channel);
+        guint64 now = clock_now_ns();
+        if (*limit != state->limit) {
+            *state = (BandwidthLimit){ .limit = *limit, .began_ns = now, .began_bytes = written };
+        }
+        double allowed = (double)state->limit * ((double)(now - state->began_ns) / 1e9);
+        if ((double)(written - state->began_bytes) <= allowed) {
+            break;
+        }
+        if (!snapshot_keep_going(snapshot, errp)) {
+            return FALSE;
+        }
+        g_usleep(BANDWIDTH_STEP_US);
+    }
+    return snapshot_keep_going(snapshot, errp);
 }
 
 /* Step 5. Ends when every page is saved, by the sweep or by a fault thread. */
@@ -166,10 +205,10 @@ static gboolean sweep(Snapshot *snapshot, GError **errp)
     Sweep sweep = { .ram = snapshot->ram,
                     .tracking = &snapshot->tracking,
                     .pool = snapshot->pool,
-                    .keep_going = snapshot_keep_going,
+                    .keep_going = sweep_keep_going,
                     .user = snapshot };
 
-    snapshot->phase = SNAPSHOT_PHASE_SWEEP;
+    enter_phase(snapshot, SNAPSHOT_PHASE_SWEEP);
     gboolean good = sweep_run(&sweep, errp);
     snapshot->report->pages_swept = sweep.pages_saved;
     while (good &&
@@ -229,7 +268,7 @@ static gboolean finish(Snapshot *snapshot, GError **errp)
     guint64 began = clock_now_ns();
     ImageWriter *writer = snapshot->writer;
 
-    snapshot->phase = SNAPSHOT_PHASE_FINISH;
+    enter_phase(snapshot, SNAPSHOT_PHASE_FINISH);
     buffer_pool_finish(snapshot->pool);
     while (!output_is_done(snapshot->output)) {
         if (!snapshot_keep_going(snapshot, errp)) {
@@ -265,6 +304,7 @@ static void cleanup(Snapshot *snapshot)
     device_capture_clear(&snapshot->devices, snapshot->qmp);
     guardian_stop(snapshot->guardian);
     qmp_client_free(snapshot->qmp);
+    sf_clear_fd(&snapshot->spare_fd);
     guest_ram_free(snapshot->ram);
     image_head_free(snapshot->head);
     buffer_pool_free(snapshot->pool);
@@ -292,6 +332,7 @@ gboolean snapshot_run(const SnapshotOptions *options, const volatile int *cancel
                           .report = report,
                           .began_ns = clock_now_ns(),
                           .pidfd = -1,
+                          .spare_fd = options->spare_fd ? options->spare_fd : -1,
                           .tracking = { .uffd = -1 },
                           .devices = { .memfd = -1, .fdset = -1 } };
 

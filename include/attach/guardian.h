@@ -30,6 +30,13 @@ typedef struct Guardian Guardian;
 Guardian *guardian_start(int qmp_fd, GError **errp);
 
 /*
+ * The same where @qmp_fd leads to QEMU through another process: @spare_fd (-1 for none) is that
+ * process's own connection to QEMU, past its negotiation, and is used when @qmp_fd has ended
+ * because that process died.
+ */
+Guardian *guardian_start_with_spare(int qmp_fd, int spare_fd, GError **errp);
+
+/*
  * Ends and reaps it. NULL is allowed. A VM that is still marked frozen is resumed first, as it is
  * when the engine is killed, and standard error tells how that went: it can take 10 seconds.
  */

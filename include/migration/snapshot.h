@@ -26,13 +26,21 @@ typedef struct SnapshotProgress {
     guint64 saved_bytes; /* guest memory that is safe: written, queued or known to be zero */
     guint64 total_bytes;
     guint64 written_bytes; /* to the destination */
+    guint64 zero_bytes;    /* of what is saved */
     guint64 faults;
     guint64 buffer_used; /* bytes of the pool in use */
 } SnapshotProgress;
 
 typedef struct SnapshotOptions {
-    pid_t pid;                      /* 0: found from the monitor */
-    const char *qmp;                /* monitor address; NULL: found from the process */
+    pid_t pid;       /* 0: found from the monitor */
+    const char *qmp; /* monitor address; NULL: found from the process */
+    /*
+     * Instead of both, through a proxy: a connection to a QMP server that leads to QEMU @pid
+     * (taken, 0 for none), and the proxy's own connection to QEMU for guardian_start_with_spare()
+     * (taken, 0 for none).
+     */
+    int qmp_fd;
+    int spare_fd;
     const Destination *destination; /* not taken */
     gboolean sync;                  /* file: sync before it gets its name */
     guint64 max_buffer;             /* bytes */
@@ -40,7 +48,14 @@ typedef struct SnapshotOptions {
     guint fault_threads; /* 0: chosen by the number of cores */
     /* Called from the snapshot's waiting thread about ten times a second; NULL for none. */
     void (*progress)(const SnapshotProgress *progress, gpointer user);
+    /* Called when a phase begins, before anything of it is done; may wait a little. Or NULL. */
+    void (*enter_phase)(SnapshotPhase phase, gpointer user);
     gpointer progress_user;
+    /*
+     * Bytes a second that the image may grow while the sweep makes it grow; faults are not held up.
+     * 0 for no limit; may be changed meanwhile, from any thread. NULL: none.
+     */
+    const volatile guint64 *max_bandwidth;
 } SnapshotOptions;
 
 #define SNAPSHOT_MAX_BUFFER_DEFAULT (256 * 1024 * 1024ULL)
