@@ -31,7 +31,7 @@ static gboolean read_capabilities(ImageReader *reader, GError **errp)
         }
         g_ptr_array_add(reader->capabilities, name);
         if (!strcmp(name, STREAM_CAPABILITY_MAPPED_RAM)) {
-            reader->format = IMAGE_FORMAT_MAPPED_RAM;
+            reader->kind = IMAGE_KIND_MAPPED_RAM;
         } else if (!strcmp(name, STREAM_CAPABILITY_IGNORE_SHARED)) {
             reader->ignore_shared = TRUE;
         } else {
@@ -96,7 +96,7 @@ static gboolean make_mapped(ImageReader *reader, GError **errp)
 {
     Cursor *cursor = &reader->cursor;
 
-    if (reader->format != IMAGE_FORMAT_MAPPED_RAM || !cursor->source) {
+    if (reader->kind != IMAGE_KIND_MAPPED_RAM || !cursor->source) {
         return TRUE;
     }
     guint64 position = cursor_tell(cursor);
@@ -143,7 +143,7 @@ static gboolean read_block_extras(ImageReader *reader, guint64 length, GError **
     if (reader->ignore_shared) {
         cursor_u64(&reader->cursor); /* guest-physical address */
     }
-    return reader->format != IMAGE_FORMAT_MAPPED_RAM || read_mapped_block(reader, length, errp);
+    return reader->kind != IMAGE_KIND_MAPPED_RAM || read_mapped_block(reader, length, errp);
 }
 
 static gboolean add_block(ImageReader *reader, GHashTable *names, char *name, guint64 length,
@@ -279,8 +279,7 @@ static gboolean read_ram_start(ImageReader *reader, GError **errp)
     if (!read_blocks(reader, errp)) {
         return FALSE;
     }
-    reader->walk =
-        reader->format == IMAGE_FORMAT_MAPPED_RAM ? mapped_pages_walk : stream_pages_walk;
+    reader->walk = reader->kind == IMAGE_KIND_MAPPED_RAM ? mapped_pages_walk : stream_pages_walk;
     return TRUE;
 }
 
@@ -302,7 +301,7 @@ static gboolean devices_only(ImageReader *reader)
     g_autoptr(GPtrArray) sections =
         device_state_list_in_stream(cursor->data + cursor->at, length, &end, NULL);
     if (sections) {
-        reader->format = IMAGE_FORMAT_DEVICES;
+        reader->kind = IMAGE_KIND_DEVICES;
         reader->walk = no_pages_walk;
     }
     return sections != NULL;

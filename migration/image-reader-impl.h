@@ -16,7 +16,7 @@ struct ImageReader {
     char *path;
     ImageSource *source;
     Cursor cursor;
-    ImageFormat format;
+    ImageKind kind;
     ImageHead *head;
     GPtrArray *capabilities;
     gboolean ignore_shared;

@@ -15,11 +15,11 @@
 #define DEVICES_MAX ((gsize)1024 * 1024 * 1024)
 #define DESCRIPTION_MAX (64U * 1024 * 1024)
 
-const char *image_format_name(ImageFormat format)
+const char *image_kind_name(ImageKind kind)
 {
     static const char *const names[] = { "stream", "mapped-ram", "devices" };
 
-    return names[format];
+    return names[kind];
 }
 
 gboolean image_reader_broken(ImageReader *reader, GError **errp, const char *format, ...)
@@ -109,9 +109,9 @@ ImageSource *image_reader_get_source(ImageReader *reader)
     return reader->source;
 }
 
-ImageFormat image_reader_get_format(ImageReader *reader)
+ImageKind image_reader_get_kind(ImageReader *reader)
 {
-    return reader->format;
+    return reader->kind;
 }
 
 const ImageHead *image_reader_get_head(ImageReader *reader)
@@ -259,7 +259,7 @@ gboolean image_reader_foreach_page(ImageReader *reader, ImagePageFunc func, gpoi
     ImageHead *head = reader->head;
 
     if (func || head->send_page_bits || head->target_page_bits != 12 ||
-        reader->format != IMAGE_FORMAT_STREAM) {
+        reader->kind != IMAGE_KIND_STREAM) {
         return walk_all(reader, func, user, errp);
     }
     if (walk_all(reader, NULL, NULL, errp)) {

@@ -236,8 +236,8 @@ static gboolean check_kind(ImageReader *reader, const char *image, GError **errp
 
     if (image_reader_get_fd(reader) < 0) {
         kind = "compressed, or comes through a pipe";
-    } else if (image_reader_get_format(reader) != IMAGE_FORMAT_STREAM) {
-        kind = image_format_name(image_reader_get_format(reader));
+    } else if (image_reader_get_kind(reader) != IMAGE_KIND_STREAM) {
+        kind = image_kind_name(image_reader_get_kind(reader));
     }
     if (kind) {
         g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,

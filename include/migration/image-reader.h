@@ -14,13 +14,13 @@
 typedef struct ImageReader ImageReader;
 
 typedef enum {
-    IMAGE_FORMAT_STREAM,
-    IMAGE_FORMAT_MAPPED_RAM,
-    IMAGE_FORMAT_DEVICES, /* no RAM section at all */
-} ImageFormat;
+    IMAGE_KIND_STREAM,
+    IMAGE_KIND_MAPPED_RAM,
+    IMAGE_KIND_DEVICES, /* no RAM section at all */
+} ImageKind;
 
 /* "stream", "mapped-ram", "devices". */
-const char *image_format_name(ImageFormat format);
+const char *image_kind_name(ImageKind kind);
 
 /*
  * Opens @path ("-": standard input) and reads the head of what begins at @offset. Owned by one
@@ -37,7 +37,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImageReader, image_reader_free)
 int image_reader_get_fd(ImageReader *reader);
 /* Where the bytes come from: compression, libvirt's header. Owned by the reader. */
 ImageSource *image_reader_get_source(ImageReader *reader);
-ImageFormat image_reader_get_format(ImageReader *reader);
+ImageKind image_reader_get_kind(ImageReader *reader);
 
 /* The head, owned by the reader. */
 const ImageHead *image_reader_get_head(ImageReader *reader);

@@ -328,7 +328,7 @@ static void test_devices(void)
     char *path = store(image, image->len);
     g_autoptr(ImageReader) reader = image_reader_open(path, 0, &error);
     g_assert_no_error(error);
-    g_assert_cmpint(image_reader_get_format(reader), ==, IMAGE_FORMAT_DEVICES);
+    g_assert_cmpint(image_reader_get_kind(reader), ==, IMAGE_KIND_DEVICES);
     g_assert_true(image_reader_get_device_state(reader, &data, &length, &error));
     g_assert_cmpmem(data, length, expected->data, expected->len);
     image_file_remove(path);
