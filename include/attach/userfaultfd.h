@@ -26,6 +26,20 @@ typedef enum {
 int attach_userfaultfd(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *door,
                        GError **errp);
 
+/* Whose faults a userfaultfd of this process sees. */
+typedef enum {
+    UFFD_SCOPE_FULL, /* the kernel's too, as KVM's are */
+    UFFD_SCOPE_USER, /* those of user space alone; such a descriptor is given to everybody (5.11) */
+    UFFD_SCOPE_ANY,  /* full where that is allowed, else user space alone */
+} UffdScope;
+
+/*
+ * Opens a userfaultfd for the memory of this process, O_CLOEXEC | O_NONBLOCK, without UFFDIO_API
+ * done: by the system call, else by /dev/userfaultfd. -1 and SF_ERROR_PERMISSION where neither is
+ * allowed, SF_ERROR_UNSUPPORTED where the kernel has none. Any thread.
+ */
+int userfaultfd_open_own(UffdScope scope, GError **errp);
+
 /*
  * The UFFD_FEATURE_* mask of this kernel, asked from a throw-away descriptor of this process;
  * 0 and *errp where none can be opened.
