@@ -96,7 +96,7 @@ gboolean userfaultfd_query_features(guint64 *features, GError **errp)
     sf_autofd fd = userfaultfd_open_own(UFFD_SCOPE_ANY, errp);
     if (fd < 0) {
         g_prefix_error(errp, "this kernel gives no userfaultfd (it needs Linux 5.7 or later with "
-                             "CONFIG_USERFAULTFD): ");
+                             "CONFIG_USERFAULTFD" USERFAULTFD_SEE_CHECK "): ");
         return FALSE;
     }
     /* Asked for no feature, the kernel answers with all it has. */

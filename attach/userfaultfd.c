@@ -77,6 +77,7 @@ static void set_doors_error(GError **errp, pid_t pid, const Doors *doors)
     append_door(text, 1, "ptrace access to QEMU", doors->ptrace, PTRACE_REMEDY);
     append_door(text, 2, "the userfaultfd system call inside QEMU", doors->syscall, SYSCALL_REMEDY);
     append_door(text, 3, DEVICE ", handed to QEMU", doors->device, DEVICE_REMEDY);
+    g_string_append(text, "\nRun \"stillframe check\" to see which are open to you at all");
     g_set_error_literal(errp, SF_ERROR, SF_ERROR_PERMISSION, text->str);
 }
 

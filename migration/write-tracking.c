@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
+#include "attach/userfaultfd.h"
 #include "userfaultfd-compat.h"
 #include "util/autofd.h"
-#include "util/fault-injection.h"
 
 static guint64 features_wanted(GuestRam *ram, guint64 offered)
 {
@@ -22,9 +22,6 @@ static guint64 features_wanted(GuestRam *ram, guint64 offered)
         }
     }
     wanted |= offered & (UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_EVENT_REMOVE);
-    if (fault_injected("no-wp-unpopulated")) {
-        wanted &= ~(guint64)UFFD_FEATURE_WP_UNPOPULATED;
-    }
     return wanted;
 }
 
@@ -34,29 +31,25 @@ gboolean write_tracking_open(WriteTracking *tracking, int uffd, guint64 offered,
     sf_autofd fd = uffd;
     guint64 wanted = features_wanted(ram, offered);
 
-    if (fault_injected("no-wp")) {
-        offered &= ~(guint64)UFFD_FEATURE_PAGEFAULT_FLAG_WP;
-    }
-    if (fault_injected("no-wp-shmem")) {
-        offered &= ~(guint64)UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
-    }
     if (!(offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
-        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-                    "this kernel cannot write-protect memory through userfaultfd (it needs Linux "
-                    "5.7 with CONFIG_USERFAULTFD on a processor that supports it)");
+        g_set_error(
+            errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+            "this kernel cannot write-protect memory through userfaultfd (it needs Linux "
+            "5.7 with CONFIG_USERFAULTFD on a processor that supports it)" USERFAULTFD_SEE_CHECK);
         return FALSE;
     }
     if (wanted & ~offered & UFFD_FEATURE_WP_HUGETLBFS_SHMEM) {
         g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
                     "the guest's memory is shared or in huge pages, which this kernel cannot "
                     "write-protect (it needs Linux 5.19); a VM with plain anonymous memory can be "
-                    "snapshotted here");
+                    "snapshotted here" USERFAULTFD_SEE_CHECK);
         return FALSE;
     }
     struct uffdio_api api = { .api = UFFD_API, .features = wanted };
     if (ioctl(fd, UFFDIO_API, &api) < 0) {
         return sf_error_set_errno(errp, SF_ERROR_UNSUPPORTED, errno,
-                                  "userfaultfd refuses the features 0x%" G_GINT64_MODIFIER "x",
+                                  "userfaultfd refuses the features 0x%" G_GINT64_MODIFIER
+                                  "x (\"stillframe check\" tells which this kernel has)",
                                   wanted);
     }
     tracking->features = wanted;
@@ -93,9 +86,10 @@ gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GEr
         block->region_tracked[region] = TRUE;
     }
     if (!(reg.ioctls & (1ULL << _UFFDIO_WRITEPROTECT))) {
-        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-                    "this kernel cannot write-protect the kind of memory behind RAM block %s",
-                    block->name);
+        g_set_error(
+            errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+            "this kernel cannot write-protect the kind of memory behind RAM block %s" USERFAULTFD_SEE_CHECK,
+            block->name);
         return FALSE;
     }
     return TRUE;

@@ -8,6 +8,9 @@
 #include "attach/guardian.h"
 #include "monitor/qmp.h"
 
+/* The end of every error about a feature of the kernel or about a door. */
+#define USERFAULTFD_SEE_CHECK "; run \"stillframe check\", which tells what this host can do"
+
 /* Which way led to the descriptor; for reports. */
 typedef enum {
     UFFD_DOOR_SYSCALL, /* the userfaultfd system call inside QEMU */

@@ -123,6 +123,7 @@ static void test_shut_doors_are_named(void)
     g_assert_nonnull(strstr(error->message, "vm.unprivileged_userfaultfd=1"));
     g_assert_nonnull(strstr(error->message, "3. /dev/userfaultfd, handed to QEMU: shut"));
     g_assert_nonnull(strstr(error->message, "setfacl"));
+    g_assert_nonnull(strstr(error->message, "stillframe check"));
     g_clear_error(&error);
 
     g_assert_false(attach_check_doors(target->pid, TRUE, &error));
