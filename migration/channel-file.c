@@ -49,6 +49,22 @@ static ssize_t file_write(Channel *channel, const struct iovec *iov, int count)
     return done;
 }
 
+/* In any order: what was written last says nothing about what is to be written out next. */
+static ssize_t file_pwrite(Channel *channel, const struct iovec *iov, int count, guint64 position)
+{
+    FileChannel *file = (FileChannel *)channel;
+    ssize_t done = pwritev(channel->fd, iov, count, (off_t)position);
+
+    if (done > 0) {
+        file->position += (guint64)done;
+        if (file->sync && file->position - file->writeback >= WRITEBACK_STEP) {
+            sync_file_range(channel->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+            file->writeback = file->position;
+        }
+    }
+    return done;
+}
+
 static char *temp_name_for(const char *base_name)
 {
     /* A name may have 255 bytes: a long one is cut to leave room for what is added. */
@@ -132,6 +148,7 @@ static void file_release(Channel *channel)
 
 static const ChannelOps file_ops = {
     .write = file_write,
+    .pwrite = file_pwrite,
     .commit = file_commit,
     .release = file_release,
 };
@@ -241,7 +258,7 @@ static gboolean prepare_offset(FileChannel *file, const char *path, guint64 offs
         lseek(file->base.fd, (off_t)offset, SEEK_SET) < 0) {
         return channel_io_error(file->base.name, "make room before the offset in", errno, errp);
     }
-    file->position = file->writeback = offset;
+    file->position = file->writeback = file->base.offset = offset;
     return TRUE;
 }
 

@@ -13,6 +13,8 @@
 typedef struct ChannelOps {
     /* One attempt to write; the bytes written, or -1 with errno. */
     ssize_t (*write)(Channel *channel, const struct iovec *iov, int count);
+    /* The same at a place of the file; NULL where there are no places. */
+    ssize_t (*pwrite)(Channel *channel, const struct iovec *iov, int count, guint64 position);
     /* Says in *errp why a write failed with @err, where the transport knows more; may be NULL. */
     void (*explain)(Channel *channel, int err, GError **errp);
     gboolean (*commit)(Channel *channel, GError **errp);
@@ -29,6 +31,7 @@ struct Channel {
     gboolean can_wait; /* poll() tells when a write will not block */
     gsize max_write;   /* bytes for one attempt; 0: as many as there are */
     guint64 bytes;     /* atomic */
+    guint64 offset;    /* of the image's beginning in the file */
 };
 
 /* Initialises the base, taking @fd and @name. FALSE when there is no descriptor for the eventfd. */

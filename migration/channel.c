@@ -103,8 +103,11 @@ ssize_t channel_plain_write(Channel *channel, const struct iovec *iov, int count
     return writev(channel->fd, iov, count);
 }
 
+/* Where a write goes: behind the one before, or to a place of the file. */
+#define IN_ORDER G_MAXUINT64
+
 /* One system call's worth; -1 with errno. */
-static ssize_t write_once(Channel *channel, const struct iovec *iov, int count)
+static ssize_t write_once(Channel *channel, const struct iovec *iov, int count, guint64 position)
 {
     if (fault_injected("write-enospc")) {
         errno = ENOSPC;
@@ -113,6 +116,9 @@ static ssize_t write_once(Channel *channel, const struct iovec *iov, int count)
     if (fault_injected("write-eio")) {
         errno = EIO;
         return -1;
+    }
+    if (position != IN_ORDER) {
+        return channel->ops->pwrite(channel, iov, MIN(count, IOV_MAX), position);
     }
     if (channel->max_write) {
         struct iovec part = { iov->iov_base, MIN(iov->iov_len, channel->max_write) };
@@ -135,7 +141,8 @@ static void advance(struct iovec **iov, int *count, gsize done)
     }
 }
 
-gboolean channel_writev(Channel *channel, struct iovec *iov, int count, GError **errp)
+static gboolean write_all(Channel *channel, struct iovec *iov, int count, guint64 position,
+                          GError **errp)
 {
     advance(&iov, &count, 0);
     while (count > 0) {
@@ -146,7 +153,7 @@ gboolean channel_writev(Channel *channel, struct iovec *iov, int count, GError *
             channel_wait(channel, channel->fd, POLLOUT, -1, errp) == CHANNEL_FAILED) {
             return FALSE;
         }
-        ssize_t done = write_once(channel, iov, count);
+        ssize_t done = write_once(channel, iov, count, position);
         if (done < 0) {
             int err = errno;
             if (err == EINTR || (err == EAGAIN && channel->can_wait)) {
@@ -160,9 +167,31 @@ gboolean channel_writev(Channel *channel, struct iovec *iov, int count, GError *
             return FALSE;
         }
         __atomic_fetch_add(&channel->bytes, (guint64)done, __ATOMIC_RELAXED);
+        position += position != IN_ORDER ? (guint64)done : 0;
         advance(&iov, &count, (gsize)done);
     }
     return TRUE;
+}
+
+gboolean channel_writev(Channel *channel, struct iovec *iov, int count, GError **errp)
+{
+    return write_all(channel, iov, count, IN_ORDER, errp);
+}
+
+gboolean channel_has_places(Channel *channel)
+{
+    return channel->ops->pwrite != NULL;
+}
+
+guint64 channel_get_offset(Channel *channel)
+{
+    return channel->offset;
+}
+
+gboolean channel_pwritev(Channel *channel, struct iovec *iov, int count, guint64 position,
+                         GError **errp)
+{
+    return write_all(channel, iov, count, channel->offset + position, errp);
 }
 
 guint64 channel_get_bytes(Channel *channel)

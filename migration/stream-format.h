@@ -9,6 +9,9 @@
 /* The file begins with both as u32. Version 2 is rejected by every QEMU since 1.0. */
 #define STREAM_MAGIC 0x5145564dU /* "QEVM" */
 #define STREAM_VERSION 3U
+/* An image that is not whole begins so, that no QEMU takes it for one. Ours. */
+#define INCREMENTAL_MAGIC 0x53464943U /* "SFIC" */
+#define INCREMENTAL_VERSION 1U
 
 /* The type byte of what follows. */
 enum {
@@ -40,6 +43,7 @@ enum {
 
 /* The header of each block with mapped-ram: version u32, page size u64, two positions u64. */
 #define STREAM_MAPPED_VERSION 1U
+#define STREAM_MAPPED_BYTES 28
 
 /* The section of the RAM blocks. */
 #define STREAM_RAM_NAME "ram"

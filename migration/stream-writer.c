@@ -8,6 +8,7 @@
 
 #include "migration/image-writer.h"
 #include "stream-format.h"
+#include "stream-parts.h"
 
 /* What one writev() takes: IOV_MAX entries, that is 512 pages with their headers. */
 #define STREAM_IOVECS 1024
@@ -15,14 +16,15 @@
 #define STREAM_ARENA (128 * 1024)
 /* The most that one record puts into the arena: word, name with its length, fill byte. */
 #define STREAM_RECORD_MAX (8 + 1 + STREAM_NAME_MAX + 1)
-/* Only needs to differ from the devices' ids, which QEMU counts up from 0. */
-#define STREAM_RAM_ID 0x53460000U
 #define NO_BLOCK G_MAXUINT
 
 typedef struct StreamWriter {
     ImageWriter writer;
     Channel *channel;
+    guint32 magic;
+    guint32 version;
     const ImageHead *head;
+    guint64 written;    /* bytes from the image's beginning, with those that wait */
     gboolean in_part;   /* a SECTION_PART is open */
     gboolean ram_ended; /* SECTION_END is written */
     guint last_block;   /* what CONTINUE would mean; NO_BLOCK at the beginning of a section */
@@ -59,6 +61,7 @@ static void put(StreamWriter *w, const void *data, gsize length)
 
     memcpy(at, data, length);
     w->arena_used += length;
+    w->written += length;
     if (last && (guint8 *)last->iov_base + last->iov_len == at) {
         last->iov_len += length;
     } else {
@@ -94,50 +97,8 @@ static void put_name(StreamWriter *w, const char *name)
 /* Foreign data, which stays where it is. */
 static void put_pointer(StreamWriter *w, const void *data, gsize length)
 {
+    w->written += length;
     w->iov[w->iovecs++] = (struct iovec){ (void *)data, length };
-}
-
-static gboolean check_head(const ImageHead *head, GError **errp)
-{
-    guint64 total = 0;
-
-    /* Nine bits of the word are flags: a smaller page would have offsets in them. */
-    if (!head->machine_type || head->target_page_bits < 10 || head->target_page_bits > 30) {
-        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-                    "a migration stream needs a machine type and target pages of 1 KiB or more");
-        return FALSE;
-    }
-    for (guint i = 0; i < head->blocks->len; i++) {
-        const ImageBlock *block = g_ptr_array_index(head->blocks, i);
-        gsize name = strlen(block->name);
-        guint64 page_mask = (1ULL << head->target_page_bits) - 1;
-
-        if (!name || name > STREAM_NAME_MAX || block->used_length & page_mask ||
-            block->used_length > G_MAXINT64 - total) {
-            g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-                        "RAM block \"%s\" of %" G_GUINT64_FORMAT
-                        " bytes cannot stand in a migration stream",
-                        block->name, block->used_length);
-            return FALSE;
-        }
-        total += block->used_length;
-    }
-    return TRUE;
-}
-
-static void put_configuration(StreamWriter *w, const ImageHead *head)
-{
-    gsize length = strlen(head->machine_type);
-
-    put_u8(w, STREAM_CONFIGURATION);
-    put_u32(w, (guint32)length);
-    put_pointer(w, head->machine_type, length);
-    if (head->send_page_bits) {
-        put_u8(w, STREAM_SUBSECTION);
-        put_name(w, STREAM_CONFIG_PAGE_BITS);
-        put_u32(w, STREAM_CONFIG_SUBSECTION_VERSION);
-        put_u32(w, head->target_page_bits);
-    }
 }
 
 static void put_footer(StreamWriter *w)
@@ -147,64 +108,45 @@ static void put_footer(StreamWriter *w)
     put_u32(w, STREAM_RAM_ID);
 }
 
-static gboolean put_ram_start(StreamWriter *w, const ImageHead *head, GError **errp)
+/* Bytes that are written at once; nothing else is waiting. */
+static gboolean write_bytes(StreamWriter *w, const GByteArray *bytes, GError **errp)
 {
-    guint64 total = 0;
+    struct iovec iov = { bytes->data, bytes->len };
 
-    for (guint i = 0; i < head->blocks->len; i++) {
-        total += ((const ImageBlock *)g_ptr_array_index(head->blocks, i))->used_length;
-    }
-    put_u8(w, STREAM_SECTION_START);
-    put_u32(w, STREAM_RAM_ID);
-    put_name(w, STREAM_RAM_NAME);
-    put_u32(w, 0); /* instance */
-    put_u32(w, STREAM_RAM_VERSION);
-    put_u64(w, total | RAM_FLAG_MEM_SIZE);
-    for (guint i = 0; i < head->blocks->len; i++) {
-        const ImageBlock *block = g_ptr_array_index(head->blocks, i);
-        if (!make_room(w, errp)) {
-            return FALSE;
-        }
-        put_name(w, block->name);
-        put_u64(w, block->used_length);
-    }
-    if (!make_room(w, errp)) {
-        return FALSE;
-    }
-    put_footer(w);
-    return TRUE;
+    w->written += bytes->len;
+    return channel_writev(w->channel, &iov, 1, errp);
 }
 
 static gboolean stream_begin(ImageWriter *writer, const ImageHead *head, GError **errp)
 {
     StreamWriter *w = (StreamWriter *)writer;
+    g_autoptr(GByteArray) out = g_byte_array_new();
 
-    if (!check_head(head, errp)) {
+    if (!stream_check_head(head, errp)) {
         return FALSE;
     }
     w->head = head;
-    put_u32(w, STREAM_MAGIC);
-    put_u32(w, STREAM_VERSION);
-    put_configuration(w, head);
-    return put_ram_start(w, head, errp) && write_out(w, errp);
+    writer->stride = (1ULL << head->target_page_bits) + sizeof(guint64);
+    stream_put_u32(out, w->magic);
+    stream_put_u32(out, w->version);
+    stream_put_head(out, head, NULL);
+    for (guint i = 0; i < head->blocks->len; i++) {
+        const ImageBlock *block = g_ptr_array_index(head->blocks, i);
+        stream_put_name(out, block->name);
+        stream_put_u64(out, block->used_length);
+    }
+    stream_put_ram_footer(out);
+    return write_bytes(w, out, errp);
 }
 
 static gboolean check_range(StreamWriter *w, guint block, guint64 offset, guint64 length,
                             GError **errp)
 {
-    const ImageBlock *b =
-        block < w->head->blocks->len ? g_ptr_array_index(w->head->blocks, block) : NULL;
-    guint64 page_mask = (1ULL << w->head->target_page_bits) - 1;
-
-    if (w->ram_ended || !b || (offset | length) & page_mask || offset > b->used_length ||
-        length > b->used_length - offset) {
-        g_set_error(errp, SF_ERROR, SF_ERROR_FAILED,
-                    "pages outside of the image's RAM: block %u, offset 0x%" G_GINT64_MODIFIER
-                    "x, length 0x%" G_GINT64_MODIFIER "x",
-                    block, offset, length);
+    if (w->ram_ended) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_FAILED, "a page behind the end of the RAM section");
         return FALSE;
     }
-    return TRUE;
+    return stream_check_range(w->head, block, offset, length, errp);
 }
 
 /* A PART's header where none is open. Its first page names its block: CONTINUE reaches not over. */
@@ -244,6 +186,7 @@ static gboolean stream_page(ImageWriter *writer, guint block, guint64 offset, co
             return FALSE;
         }
         put_word(w, block, (offset + done) | RAM_FLAG_PAGE);
+        writer->place = done ? writer->place : w->written;
         put_pointer(w, (const guint8 *)data + done, page);
     }
     return TRUE;
@@ -297,43 +240,39 @@ static gboolean stream_device_state(ImageWriter *writer, const void *data, gsize
                                     GError **errp)
 {
     StreamWriter *w = (StreamWriter *)writer;
+    g_autoptr(GByteArray) end = g_byte_array_new();
 
-    if (!close_part(w, errp) || !make_room(w, errp)) {
+    stream_put_ram_end(end);
+    if (!close_part(w, errp) || !write_out(w, errp) || !write_bytes(w, end, errp)) {
         return FALSE;
     }
-    put_u8(w, STREAM_SECTION_END);
-    put_u32(w, STREAM_RAM_ID);
-    put_footer(w);
     w->ram_ended = TRUE;
-    if (!make_room(w, errp)) {
-        return FALSE;
-    }
+    writer->devices_at = w->written;
     put_pointer(w, data, length);
     return TRUE;
 }
 
-/*
- * The description of the device sections is for tools, but its absence makes the loader print a
- * warning. Ours names none: only QEMU knows their fields.
- */
 static gboolean stream_finish(ImageWriter *writer, GError **errp)
 {
     StreamWriter *w = (StreamWriter *)writer;
-    g_autofree char *description =
-        g_strdup_printf("{\"page_size\": %u, \"devices\": []}", 1U << w->head->target_page_bits);
+    g_autoptr(GByteArray) end = g_byte_array_new();
 
     if (!w->ram_ended) {
         g_set_error(errp, SF_ERROR, SF_ERROR_FAILED, "an image cannot end without device state");
         return FALSE;
     }
-    if (!make_room(w, errp)) {
+    stream_put_end(end, w->head);
+    if (!write_out(w, errp) || !write_bytes(w, end, errp)) {
         return FALSE;
     }
-    put_u8(w, STREAM_EOF);
-    put_u8(w, STREAM_VMDESCRIPTION);
-    put_u32(w, (guint32)strlen(description));
-    put(w, description, strlen(description));
-    return write_out(w, errp);
+    writer->length = w->written;
+    return TRUE;
+}
+
+static gboolean stream_append(ImageWriter *writer, const void *data, gsize length, GError **errp)
+{
+    struct iovec iov = { (void *)data, length };
+    return channel_writev(((StreamWriter *)writer)->channel, &iov, 1, errp);
 }
 
 static void stream_free(ImageWriter *writer)
@@ -341,20 +280,47 @@ static void stream_free(ImageWriter *writer)
     g_free(writer);
 }
 
-ImageWriter *stream_writer_new(Channel *channel)
+static StreamWriter *writer_new(Channel *channel, ImageFormat format, guint32 magic,
+                                guint32 version)
 {
     StreamWriter *w = g_new0(StreamWriter, 1);
 
     w->writer = (ImageWriter){
+        .format = format,
         .begin = stream_begin,
         .page = stream_page,
         .zero = stream_zero,
         .flush = stream_flush,
         .device_state = stream_device_state,
         .finish = stream_finish,
+        .append = stream_append,
         .free = stream_free,
     };
     w->channel = channel;
+    w->magic = magic;
+    w->version = version;
     w->last_block = NO_BLOCK;
-    return &w->writer;
+    return w;
+}
+
+ImageWriter *stream_writer_new(Channel *channel)
+{
+    return &writer_new(channel, IMAGE_FORMAT_STREAM, STREAM_MAGIC, STREAM_VERSION)->writer;
+}
+
+/* The index tells what is left out. */
+static gboolean incremental_keep(ImageWriter *writer, guint block, guint64 offset, guint64 length,
+                                 GError **errp)
+{
+    return check_range((StreamWriter *)writer, block, offset, length, errp);
+}
+
+ImageWriter *incremental_writer_new(Channel *channel)
+{
+    ImageWriter *writer =
+        &writer_new(channel, IMAGE_FORMAT_INCREMENTAL, INCREMENTAL_MAGIC, INCREMENTAL_VERSION)
+             ->writer;
+
+    writer->keep = incremental_keep;
+    return writer;
 }

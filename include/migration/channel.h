@@ -54,6 +54,18 @@ Channel *channel_open_output(const Destination *destination, gboolean sync, GErr
  */
 gboolean channel_writev(Channel *channel, struct iovec *iov, int count, GError **errp);
 
+/*
+ * Whether channel_pwritev() and what follows it can be used: a regular file that is written beside
+ * its name. Whoever uses them does not use channel_writev().
+ */
+gboolean channel_has_places(Channel *channel);
+/* Where the image begins in the file, bytes. */
+guint64 channel_get_offset(Channel *channel);
+/* Writes all of @iov at @position, counted from the image's beginning; what is skipped is a hole.
+ */
+gboolean channel_pwritev(Channel *channel, struct iovec *iov, int count, guint64 position,
+                         GError **errp);
+
 /* Bytes written to the stream so far. Any thread. */
 guint64 channel_get_bytes(Channel *channel);
 

@@ -7,11 +7,14 @@
 #pragma once
 
 #include "migration/channel.h"
+#include "migration/image-index.h"
 
 /* A RAM block as an image names it. */
 typedef struct ImageBlock {
     char *name;
     guint64 used_length; /* bytes */
+    guint64 page_size;   /* of the memory behind it, for the index; 0 = not known */
+    guint32 flags;       /* INDEX_BLOCK_*, for the index */
 } ImageBlock;
 
 /* What stands at the head of an image. */
@@ -29,7 +32,18 @@ void image_head_add_block(ImageHead *head, const char *name, guint64 used_length
 
 typedef struct ImageWriter ImageWriter;
 
+/* Places are bytes from the beginning of the image. */
 struct ImageWriter {
+    ImageFormat format;
+    /* Set by the caller before page(), zero() and keep(): who saved them, and when after T0. */
+    IndexSource source;
+    guint32 when_ms;
+    /* From the beginning of a page to that of the next in one call of page(). Set by begin(). */
+    guint64 stride;
+    guint64 place;      /* of the first page of the last page(). Set by page() */
+    guint64 devices_at; /* Set by device_state() */
+    guint64 length;     /* of the image. Set by finish() */
+
     /* @head stays valid until free. */
     gboolean (*begin)(ImageWriter *writer, const ImageHead *head, GError **errp);
     /*
@@ -41,12 +55,19 @@ struct ImageWriter {
     /* The same for bytes that are all zero. */
     gboolean (*zero)(ImageWriter *writer, guint block, guint64 offset, guint64 length,
                      GError **errp);
+    /* The same for bytes that are as in the parent; NULL in a writer that has none. */
+    gboolean (*keep)(ImageWriter *writer, guint block, guint64 offset, guint64 length,
+                     GError **errp);
+    /* Where page 0 of @block is in a format with fixed places, known after begin(); else NULL. */
+    guint64 (*base)(ImageWriter *writer, guint block);
     /* Everything handed over so far is written, its buffers may be used again. */
     gboolean (*flush)(ImageWriter *writer, GError **errp);
     /* The device sections as QEMU wrote them, without frame. @data must stay valid until finish. */
     gboolean (*device_state)(ImageWriter *writer, const void *data, gsize length, GError **errp);
     /* The end of the image. The channel is not committed by it. */
     gboolean (*finish)(ImageWriter *writer, GError **errp);
+    /* Behind the end, after finish(): where no loader looks. */
+    gboolean (*append)(ImageWriter *writer, const void *data, gsize length, GError **errp);
     void (*free)(ImageWriter *writer);
 };
 
@@ -60,3 +81,19 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImageWriter, image_writer_free)
 
 /* QEMU's migration stream, version 3, onto @channel (not taken, must outlive the writer). */
 ImageWriter *stream_writer_new(Channel *channel);
+
+/* A stream of the pages that the parent has not; it has keep(). As above. */
+ImageWriter *incremental_writer_new(Channel *channel);
+
+/*
+ * QEMU's mapped-ram file onto @channel, as above. SF_ERROR_UNSUPPORTED where the channel has no
+ * places (channel_has_places()).
+ */
+ImageWriter *mapped_writer_new(Channel *channel, GError **errp);
+
+/*
+ * Writes onto @inner (taken), hashes each page on the way and writes the index behind the image.
+ * @builder (not taken, without blocks) gets blocks, pages and device sections; what else is to
+ * stand in the index is the caller's to add before finish(). It has no append().
+ */
+ImageWriter *index_writer_new(ImageWriter *inner, ImageIndexBuilder *builder);
