@@ -133,3 +133,31 @@ guint64 qemu_options_parse_size(const char *text)
     /* Also false for what is not a number. */
     return end != text && number >= 1 && number < 9e18 ? (guint64)number : 0;
 }
+
+GHashTable *qemu_options_parse_chardev(const char *text)
+{
+    GHashTable *options = qemu_options_parse(text, "short");
+    const char *head = g_hash_table_lookup(options, "short");
+    if (!head) {
+        return options;
+    }
+    if (g_str_equal(head, "stdio")) {
+        g_hash_table_insert(options, g_strdup("backend"), g_strdup(head));
+    } else if (g_str_has_prefix(head, "unix:")) {
+        g_hash_table_insert(options, g_strdup("path"), g_strdup(head + strlen("unix:")));
+        g_hash_table_insert(options, g_strdup("backend"), g_strdup("socket"));
+    } else if (g_str_has_prefix(head, "tcp:")) {
+        head += strlen("tcp:");
+        const char *colon = strrchr(head, ':');
+        gsize length = colon ? (gsize)(colon - head) : 0;
+        gboolean bracketed = length >= 2 && *head == '[' && head[length - 1] == ']';
+        if (colon) {
+            g_hash_table_insert(options, g_strdup("host"),
+                                bracketed ? g_strndup(head + 1, length - 2)
+                                          : g_strndup(head, length));
+            g_hash_table_insert(options, g_strdup("port"), g_strdup(colon + 1));
+            g_hash_table_insert(options, g_strdup("backend"), g_strdup("socket"));
+        }
+    }
+    return options;
+}

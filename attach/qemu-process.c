@@ -149,33 +149,6 @@ static char *chardev_address(pid_t pid, GHashTable *options)
     return fd ? inherited_address(pid, fd) : NULL;
 }
 
-/* Turns the short form of a chardev, "unix:PATH,..." or "tcp:HOST:PORT,...", into the long one. */
-static GHashTable *expand_short_form(const char *text)
-{
-    GHashTable *options = qemu_options_parse(text, "short");
-    const char *head = g_hash_table_lookup(options, "short");
-    if (!head) {
-        return options;
-    }
-    if (g_str_has_prefix(head, "unix:")) {
-        g_hash_table_insert(options, g_strdup("path"), g_strdup(head + strlen("unix:")));
-        g_hash_table_insert(options, g_strdup("backend"), g_strdup("socket"));
-    } else if (g_str_has_prefix(head, "tcp:")) {
-        head += strlen("tcp:");
-        const char *colon = strrchr(head, ':');
-        gsize length = colon ? (gsize)(colon - head) : 0;
-        gboolean bracketed = length >= 2 && *head == '[' && head[length - 1] == ']';
-        if (colon) {
-            g_hash_table_insert(options, g_strdup("host"),
-                                bracketed ? g_strndup(head + 1, length - 2)
-                                          : g_strndup(head, length));
-            g_hash_table_insert(options, g_strdup("port"), g_strdup(colon + 1));
-            g_hash_table_insert(options, g_strdup("backend"), g_strdup("socket"));
-        }
-    }
-    return options;
-}
-
 static void add_address(GPtrArray *addresses, char *address)
 {
     if (address) {
@@ -191,7 +164,7 @@ static void read_monitor(Reader *reader, const char *value, GPtrArray *addresses
         GHashTable *found = g_hash_table_lookup(reader->chardevs, value + strlen("chardev:"));
         options = found ? g_hash_table_ref(found) : NULL;
     } else {
-        options = expand_short_form(value);
+        options = qemu_options_parse_chardev(value);
     }
     if (options) {
         add_address(addresses, chardev_address(reader->process->pid, options));

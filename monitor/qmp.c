@@ -28,6 +28,7 @@
 struct QmpClient {
     int fd;
     guint version;
+    guint patience_ms; /* how long an answer may take */
     gboolean is_unix;
     gint64 last_id;
     GByteArray *input; /* received and not yet taken */
@@ -335,6 +336,7 @@ QmpClient *qmp_client_new_from_fd(int fd, guint greeting_timeout_ms, GError **er
 {
     g_autoptr(QmpClient) client = g_new0(QmpClient, 1);
     client->fd = fd;
+    client->patience_ms = QMP_TIMEOUT_MS;
     client->input = g_byte_array_new();
     g_queue_init(&client->events);
 
@@ -381,6 +383,11 @@ guint qmp_client_get_version(QmpClient *client)
     return client->version;
 }
 
+void qmp_client_set_patience(QmpClient *client, guint timeout_ms)
+{
+    client->patience_ms = timeout_ms;
+}
+
 gboolean qmp_client_can_send_fd(QmpClient *client)
 {
     return client->is_unix;
@@ -389,7 +396,7 @@ gboolean qmp_client_can_send_fd(QmpClient *client)
 JsonNode *qmp_client_execute(QmpClient *client, const char *command, JsonObject *arguments,
                              GError **errp)
 {
-    return execute(client, command, arguments, -1, QMP_TIMEOUT_MS, errp);
+    return execute(client, command, arguments, -1, client->patience_ms, errp);
 }
 
 JsonNode *qmp_client_execute_with_fd(QmpClient *client, const char *command, JsonObject *arguments,
@@ -402,7 +409,7 @@ JsonNode *qmp_client_execute_with_fd(QmpClient *client, const char *command, Jso
                     "is reached by TCP");
         return NULL;
     }
-    return execute(client, command, arguments, fd, QMP_TIMEOUT_MS, errp);
+    return execute(client, command, arguments, fd, client->patience_ms, errp);
 }
 
 char *qmp_client_hmp(QmpClient *client, const char *line, GError **errp)

@@ -21,3 +21,10 @@ gboolean qemu_options_get_bool(GHashTable *options, const char *key);
 
 /* A size as -m takes it: number, fraction allowed, MiB where no suffix says else. 0 = not one. */
 guint64 qemu_options_parse_size(const char *text);
+
+/*
+ * The options of a character device in its short form, as -monitor and -qmp take it, by the names
+ * of the long one: "unix:PATH,..." and "tcp:HOST:PORT,..." become backend=socket with path, or host
+ * and port; "stdio" becomes backend=stdio. Anything else has no "backend".
+ */
+GHashTable *qemu_options_parse_chardev(const char *text);

@@ -40,6 +40,9 @@ int qmp_client_get_fd(QmpClient *client);
 /* The version from the greeting: major * 10000 + minor * 100 + micro. */
 guint qmp_client_get_version(QmpClient *client);
 
+/* Waits so long for answers from now on, instead of QMP_TIMEOUT_MS. */
+void qmp_client_set_patience(QmpClient *client, guint timeout_ms);
+
 /*
  * Sends @command with @arguments (taken, may be NULL) and waits at most QMP_TIMEOUT_MS for its
  * answer. Returns what stands behind "return" (owned by the caller). Errors:
