@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -22,6 +23,9 @@
 #define DEFERRED_MAX 1024
 /* Pages saved at one fault at the most: some 40 us of copying, well below what the sweep holds. */
 #define AHEAD_MAX 32ULL
+/* A thread that gives memory back is where it can be seen within microseconds. */
+#define DISCARD_WAIT_US 20
+#define DISCARD_WAITS_MAX 5000
 
 /* A release that could not be done yet. */
 typedef struct Deferred {
@@ -344,13 +348,40 @@ static void check_given_back(Handler *handler, GuestBlock *block, guint64 page, 
 }
 
 /*
- * QEMU is giving memory back (balloon, free page reporting, unplug) and waits until we have read
- * this. @before_ns: a moment before it was read.
+ * Whether the event of such a discard comes while the content is still there. Of memory on files
+ * QEMU punches a hole into the file first, which takes shared pages and huge pages with it; private
+ * copies of other pages stay until the madvise() that follows.
  */
-static void handler_remove(Handler *handler, guint64 start, guint64 end, guint64 before_ns)
+static gboolean event_comes_first(GuestBlock *block, const Discard *discard)
+{
+    if (block->shared) {
+        return block->nameless && discard->advice == MADV_REMOVE;
+    }
+    return !block->hugetlb || block->file < 0;
+}
+
+/* Whether what was given back by this event was saved before the event was read. */
+static gboolean was_saved_before(GuestBlock *block, guint64 start, guint64 end,
+                                 const Discard *saved, guint n)
+{
+    for (guint i = 0; i < n; i++) {
+        if (start >= saved[i].start && end <= saved[i].end && event_comes_first(block, &saved[i])) {
+            return TRUE;
+        }
+    }
+    return FALSE;
+}
+
+/*
+ * QEMU is giving memory back (balloon, free page reporting, unplug) and waits until we have read
+ * this. @before_ns: a moment before it was read. @saved: what was saved before it was read.
+ */
+static void handler_remove(Handler *handler, const struct uffd_msg *message, guint64 before_ns,
+                           const Discard *saved, guint n)
 {
     FaultService *service = handler->service;
     gboolean prearm = atomic_load_explicit(&service->phase, memory_order_acquire) == SERVICE_PREARM;
+    guint64 start = message->arg.remove.start, end = message->arg.remove.end;
 
     atomic_store_explicit(&service->saw_remove, TRUE, memory_order_release);
     for (guint64 at = start; at < end;) {
@@ -363,10 +394,172 @@ static void handler_remove(Handler *handler, guint64 start, guint64 end, guint64
         if (prearm) {
             /* A change like any other; it waits for the freeze. */
             page_note_group(block, block->given_back, page);
-        } else {
+        } else if (!was_saved_before(block, start, end, saved, n)) {
             check_given_back(handler, block, page, before_ns);
         }
         at += block->page_size;
+    }
+}
+
+/* @before_ns, @read_ns: moments before and after it was read. */
+static void handler_message(Handler *handler, const struct uffd_msg *message, guint64 before_ns,
+                            guint64 read_ns)
+{
+    if (message->event == UFFD_EVENT_PAGEFAULT) {
+        handler_fault(handler, message->arg.pagefault.address, read_ns);
+    } else if (message->event == UFFD_EVENT_REMOVE) {
+        handler_remove(handler, message, before_ns, NULL, 0);
+    }
+}
+
+static gboolean is_serving(Handler *handler)
+{
+    return atomic_load_explicit(&handler->service->phase, memory_order_acquire) == SERVICE_SERVE;
+}
+
+/* A hole that is given back stays one, but its protection goes: it is saved as zeros. */
+static gboolean save_hole(Handler *handler, GuestBlock *block, guint64 page)
+{
+    BufferPool *pool = handler->service->pool;
+
+    for (guint64 done = 0; done < block->page_size; done += POOL_SLOT_SIZE) {
+        gint slot = take_slot(handler);
+        if (slot < 0) {
+            return FALSE;
+        }
+        memset(buffer_pool_slot_data(pool, slot), 0, POOL_SLOT_SIZE);
+        buffer_pool_push_slot(pool, slot, block->index, page * block->page_size + done);
+    }
+    return TRUE;
+}
+
+/* Sees to it that a page is saved, by whomever. It stays protected. FALSE: the snapshot is lost. */
+static gboolean save_kept(Handler *handler, GuestBlock *block, guint64 page, PageKind kind)
+{
+    if (!page_claim(block, page)) {
+        /* Whoever copies it does not wait for us: it is marked saved before its release. */
+        while (page_state(block, page) != PAGE_SAVED && is_serving(handler)) {
+            g_usleep(DISCARD_WAIT_US);
+        }
+        return is_serving(handler);
+    }
+    /* A private page that was the file's at T0 may have gone with the file's. */
+    if (!block->shared && page_was_present(block, page)) {
+        GError *error = NULL;
+        guest_block_given_back(block, &error);
+        handler_fail(handler, error);
+        return FALSE;
+    }
+    if (!(kind == PAGE_KIND_ZERO ? save_hole(handler, block, page)
+                                 : copy_page(handler, block, page))) {
+        return FALSE;
+    }
+    page_set_saved(block, page);
+    handler->stats.pages_saved++;
+    atomic_fetch_add_explicit(&handler->service->saved, 1, memory_order_relaxed);
+    return TRUE;
+}
+
+/* Saves what of a block lies in a range that is about to be given back. */
+static void save_discard(Handler *handler, GuestBlock *block, const Discard *discard)
+{
+    guint64 end = block->host + block->pages * block->page_size;
+    guint8 kind[SCAN_PAGES_MAX];
+
+    if (discard->end <= block->host || discard->start >= end ||
+        !event_comes_first(block, discard)) {
+        return;
+    }
+    guint64 page = (MAX(discard->start, block->host) - block->host) / block->page_size;
+    guint64 last = (MIN(discard->end, end) - 1 - block->host) / block->page_size;
+    for (guint64 count; page <= last; page += count) {
+        GError *error = NULL;
+        count = MIN(last - page + 1, (guint64)SCAN_PAGES_MAX);
+        if (!guest_block_scan(handler->service->ram, block, page, count, kind, &error)) {
+            handler_fail(handler, error);
+            return;
+        }
+        for (guint64 i = 0; i < count; i++) {
+            if (!save_kept(handler, block, page + i, (PageKind)kind[i])) {
+                return;
+            }
+        }
+    }
+}
+
+/* The ranges hold what the oldest event is about: save them, then read it, which lets QEMU go on.
+ */
+static void answer_discards(Handler *handler, const Discard *found, guint n)
+{
+    GPtrArray *blocks = handler->service->ram->blocks;
+    struct uffd_msg message;
+
+    for (guint i = 0; i < n; i++) {
+        for (guint k = 0; k < blocks->len && is_serving(handler); k++) {
+            save_discard(handler, g_ptr_array_index(blocks, k), &found[i]);
+        }
+    }
+    guint64 before_ns = clock_now_ns();
+    while (event_gate_take(handler->service->tracking->gate, &message)) {
+        if (message.event == UFFD_EVENT_REMOVE) {
+            handler_remove(handler, &message, before_ns, found, n);
+            return;
+        }
+        handler_message(handler, &message, before_ns, clock_now_ns());
+    }
+}
+
+/*
+ * After T0 somebody gives memory back. No release is possible until that is through, so all else
+ * can wait. Who does it in a way that cannot be seen (an io_uring) is let go unseen after a while.
+ */
+static void serve_discards(Handler *handler)
+{
+    EventGate *gate = handler->service->tracking->gate;
+    Discard found[DISCARDS_MAX];
+    struct uffd_msg message;
+    guint n = 0, waits = 0;
+
+    while (is_serving(handler)) {
+        guint64 before_ns = clock_now_ns();
+        switch (event_gate_look(gate, &message, found, &n)) {
+        case DISCARD_OVER:
+            return;
+        case DISCARD_FAULT:
+            handler_message(handler, &message, before_ns, clock_now_ns());
+            break;
+        case DISCARD_FOUND:
+            answer_discards(handler, found, n);
+            waits = 0;
+            break;
+        case DISCARD_SOON:
+            g_usleep(DISCARD_WAIT_US);
+            if (++waits > DISCARD_WAITS_MAX && event_gate_take(gate, &message)) {
+                handler_message(handler, &message, before_ns, clock_now_ns());
+            }
+        }
+    }
+}
+
+/* Reads and answers what is there, after T0 and where a discard must be seen before it is read. */
+static void handler_drain_gated(Handler *handler)
+{
+    EventGate *gate = handler->service->tracking->gate;
+    struct uffd_msg message;
+
+    while (is_serving(handler)) {
+        guint64 before_ns = clock_now_ns();
+        switch (event_gate_read(gate, &message)) {
+        case GATE_NOTHING:
+            return;
+        case GATE_MESSAGE:
+            handler_message(handler, &message, before_ns, clock_now_ns());
+            break;
+        case GATE_DISCARD:
+            serve_discards(handler);
+            event_gate_leave(gate);
+        }
+        handler_answer_deferred(handler);
     }
 }
 
@@ -375,7 +568,10 @@ static void handler_drain(Handler *handler)
 {
     struct uffd_msg messages[MESSAGES_PER_READ];
 
-    for (;;) {
+    if (handler->service->tracking->gate) {
+        handler_drain_gated(handler);
+    }
+    while (!handler->service->tracking->gate || !is_serving(handler)) {
         guint64 before_ns = clock_now_ns();
         ssize_t got = read(handler->service->tracking->uffd, messages, sizeof(messages));
         if (got <= 0) {
@@ -383,13 +579,7 @@ static void handler_drain(Handler *handler)
         }
         guint64 read_ns = clock_now_ns();
         for (gsize i = 0; i < (gsize)got / sizeof(messages[0]); i++) {
-            const struct uffd_msg *message = &messages[i];
-            if (message->event == UFFD_EVENT_PAGEFAULT) {
-                handler_fault(handler, message->arg.pagefault.address, read_ns);
-            } else if (message->event == UFFD_EVENT_REMOVE) {
-                handler_remove(handler, message->arg.remove.start, message->arg.remove.end,
-                               before_ns);
-            }
+            handler_message(handler, &messages[i], before_ns, read_ns);
         }
         handler_answer_deferred(handler);
     }

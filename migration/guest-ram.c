@@ -101,6 +101,7 @@ static gboolean attach_file(GuestBlock *block, pid_t pid, GPtrArray *maps, GErro
         return TRUE;
     }
     block->shared = mapping->shared;
+    block->nameless = mapping->shared && g_str_has_prefix(mapping->path, "/dev/zero");
     block->file_offset = mapping->file_offset + (block->host - mapping->start);
     block->file = open_mapped_file(pid, mapping);
     if (block->file < 0) {

@@ -57,6 +57,7 @@ typedef struct GuestBlock {
     _Atomic guint64 *region_saved_ns;
     gboolean *region_tracked; /* registered with our userfaultfd; of the snapshot thread */
     gboolean shared;          /* MAP_SHARED: the file is the memory */
+    gboolean nameless;        /* shared anonymous memory: QEMU has no descriptor to punch */
     gboolean hugetlb;
     int file;            /* of the mapping, -1 for anonymous memory */
     guint64 file_offset; /* of the block's first byte */

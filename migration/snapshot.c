@@ -137,6 +137,8 @@ static gboolean pre_arm(Snapshot *snapshot, GError **errp)
     guint64 began = clock_now_ns();
 
     enter_phase(snapshot, SNAPSHOT_PHASE_ARM);
+    snapshot->tracking.keep_going = snapshot_keep_going;
+    snapshot->tracking.user = snapshot;
     snapshot->report->fault_threads = choose_fault_threads(snapshot->options);
     snapshot->faults =
         fault_service_start(snapshot->ram, &snapshot->tracking, snapshot->pool, &snapshot->outcome,
@@ -144,8 +146,13 @@ static gboolean pre_arm(Snapshot *snapshot, GError **errp)
     if (!snapshot->faults) {
         return FALSE;
     }
-    if (!arm_all(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot, errp) ||
-        !arm_touched_until_few(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot,
+    if (!arm_all(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot, errp)) {
+        return FALSE;
+    }
+    if (fault_injected("long-arm")) {
+        g_usleep(2 * G_USEC_PER_SEC);
+    }
+    if (!arm_touched_until_few(snapshot->ram, &snapshot->tracking, snapshot_keep_going, snapshot,
                                &snapshot->report->arm_passes, errp)) {
         return FALSE;
     }

@@ -6,11 +6,15 @@
 #include "write-tracking.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "attach/userfaultfd.h"
 #include "userfaultfd-compat.h"
 #include "util/autofd.h"
+
+/* Firmware is smaller. */
+#define MAIN_MEMORY_MIN (16ULL << 20)
 
 static guint64 features_wanted(GuestRam *ram, guint64 offered)
 {
@@ -23,6 +27,23 @@ static guint64 features_wanted(GuestRam *ram, guint64 offered)
     }
     wanted |= offered & (UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_EVENT_REMOVE);
     return wanted;
+}
+
+/*
+ * Only main memory is given back, and only where it is private, or shared without a file, the event
+ * comes before the loss. Of a device's own memory it is not expected; then the snapshot fails.
+ */
+static gboolean needs_gate(GuestRam *ram)
+{
+    for (guint i = 0; i < ram->blocks->len; i++) {
+        GuestBlock *block = g_ptr_array_index(ram->blocks, i);
+        gboolean main_memory = g_str_has_prefix(block->name, "/objects/") ||
+                               (!strchr(block->name, '/') && block->length >= MAIN_MEMORY_MIN);
+        if (main_memory && (!block->shared || block->nameless)) {
+            return TRUE;
+        }
+    }
+    return FALSE;
 }
 
 gboolean write_tracking_open(WriteTracking *tracking, int uffd, guint64 offered, GuestRam *ram,
@@ -55,11 +76,16 @@ gboolean write_tracking_open(WriteTracking *tracking, int uffd, guint64 offered,
     tracking->features = wanted;
     tracking->unpopulated = (wanted & UFFD_FEATURE_WP_UNPOPULATED) != 0;
     tracking->uffd = sf_steal_fd(&fd);
+    if ((wanted & UFFD_FEATURE_EVENT_REMOVE) && needs_gate(ram)) {
+        tracking->gate = event_gate_new(tracking->uffd, ram->pid, errp);
+        return tracking->gate != NULL;
+    }
     return TRUE;
 }
 
 void write_tracking_close(WriteTracking *tracking)
 {
+    g_clear_pointer(&tracking->gate, event_gate_free);
     sf_clear_fd(&tracking->uffd);
 }
 
@@ -143,12 +169,19 @@ static int write_protect(WriteTracking *tracking, GuestBlock *block, guint64 fir
                    .len = count * block->page_size },
         .mode = mode,
     };
+    /* A release takes faults out of the queue that others may be about to read. */
+    EventGate *gate = mode & UFFDIO_WRITEPROTECT_MODE_WP ? NULL : tracking->gate;
+
     for (int tries = 0; tries < 4; tries++) {
-        if (ioctl(tracking->uffd, UFFDIO_WRITEPROTECT, &wp) == 0) {
-            return 0;
+        if (gate) {
+            event_gate_lock(gate);
         }
-        if (errno != EAGAIN && errno != EINTR) {
-            return -errno;
+        int err = ioctl(tracking->uffd, UFFDIO_WRITEPROTECT, &wp) == 0 ? 0 : errno;
+        if (gate) {
+            event_gate_unlock(gate);
+        }
+        if (err != EAGAIN && err != EINTR) {
+            return -err;
         }
         g_thread_yield();
     }
@@ -160,6 +193,9 @@ static gboolean write_protect_or_fail(WriteTracking *tracking, GuestBlock *block
 {
     int ret;
     while ((ret = write_protect(tracking, block, first, count, mode)) == -EAGAIN) {
+        if (tracking->keep_going && !tracking->keep_going(tracking->user, errp)) {
+            return FALSE;
+        }
         g_usleep(10);
     }
     return ret == 0 ? TRUE : write_tracking_error(ret, block, errp);

@@ -6,12 +6,17 @@
  */
 #pragma once
 
+#include "event-gate.h"
 #include "guest-ram.h"
 
 typedef struct WriteTracking {
     int uffd;
     guint64 features;     /* granted by UFFDIO_API */
     gboolean unpopulated; /* arming reaches holes of anonymous memory too */
+    EventGate *gate;      /* NULL where the guest's memory is lost before its event comes */
+    /* Asked by the waiting functions below; may be NULL. Snapshot thread. */
+    gboolean (*keep_going)(gpointer user, GError **errp);
+    gpointer user;
 } WriteTracking;
 
 /* UFFDIO_API on @uffd (taken) with the features of @offered that the blocks need. */

@@ -113,6 +113,22 @@ static const guint64 *get_page(InstantMemory *memory, guint64 address, guint *ti
                   : NULL;
 }
 
+guint64 instant_memory_count(InstantMemory *memory, guint64 address, guint64 length, guint8 byte)
+{
+    guint64 count = 0;
+
+    for (guint64 at = address; at < address + length; at += GUEST_PAGE_SIZE) {
+        guint times = 0;
+        const guint8 *page = (const guint8 *)get_page(memory, at, &times);
+        gsize i = 0;
+        while (page && times == 1 && i < GUEST_PAGE_SIZE && page[i] == byte) {
+            i++;
+        }
+        count += i == GUEST_PAGE_SIZE;
+    }
+    return count;
+}
+
 /* ---- Filling it ---- */
 
 typedef struct LoadContext {

@@ -28,6 +28,8 @@ void instant_memory_put(InstantMemory *memory, guint64 address, gconstpointer da
 /* Fills it from the image @path, whose stream begins at @offset. */
 gboolean instant_memory_load_image(InstantMemory *memory, const char *path, guint64 offset,
                                    GError **errp);
+/* How many pages from @address on, @length bytes, are there once and hold nothing but @byte. */
+guint64 instant_memory_count(InstantMemory *memory, guint64 address, guint64 length, guint8 byte);
 /* Fills it from the running QEMU of @vm: no instant at all unless the guest stands still. */
 void instant_memory_load_live(InstantMemory *memory, TestVm *vm);
 
