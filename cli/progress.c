@@ -16,6 +16,7 @@
 struct ProgressBar {
     gboolean shown;
     gboolean drawn;
+    gint64 drawn_us;
 };
 
 ProgressBar *progress_bar_new(void)
@@ -24,6 +25,11 @@ ProgressBar *progress_bar_new(void)
     const char *term = g_getenv("TERM");
     bar->shown = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
     return bar;
+}
+
+gboolean progress_bar_is_due(ProgressBar *bar, gint64 every_us)
+{
+    return bar->shown && g_get_monotonic_time() - bar->drawn_us >= every_us;
 }
 
 static int terminal_width(void)
@@ -49,6 +55,7 @@ void progress_bar_update(ProgressBar *bar, double share, const char *text)
             text);
     fflush(stderr);
     bar->drawn = TRUE;
+    bar->drawn_us = g_get_monotonic_time();
 }
 
 void progress_bar_finish(ProgressBar *bar)

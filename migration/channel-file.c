@@ -65,6 +65,22 @@ static ssize_t file_pwrite(Channel *channel, const struct iovec *iov, int count,
     return done;
 }
 
+/* The file was new and empty from here on: what is not written is a hole. */
+static int file_skip(Channel *channel, guint64 length)
+{
+    FileChannel *file = (FileChannel *)channel;
+
+    if (length > (guint64)G_MAXINT64 - file->position) {
+        errno = EFBIG;
+        return -1;
+    }
+    file->position += length;
+    return lseek(channel->fd, (off_t)file->position, SEEK_SET) < 0 ||
+                   ftruncate(channel->fd, (off_t)file->position) < 0
+               ? -1
+               : 0;
+}
+
 static char *temp_name_for(const char *base_name)
 {
     /* A name may have 255 bytes: a long one is cut to leave room for what is added. */
@@ -149,6 +165,7 @@ static void file_release(Channel *channel)
 static const ChannelOps file_ops = {
     .write = file_write,
     .pwrite = file_pwrite,
+    .skip = file_skip,
     .commit = file_commit,
     .release = file_release,
 };

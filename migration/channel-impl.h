@@ -17,6 +17,8 @@ typedef struct ChannelOps {
     ssize_t (*pwrite)(Channel *channel, const struct iovec *iov, int count, guint64 position);
     /* Says in *errp why a write failed with @err, where the transport knows more; may be NULL. */
     void (*explain)(Channel *channel, int err, GError **errp);
+    /* Makes a hole; -1 with errno. NULL: zeros are written. */
+    int (*skip)(Channel *channel, guint64 length);
     gboolean (*commit)(Channel *channel, GError **errp);
     /* Releases what the transport added, committed or not; fd and the rest are the base's. */
     void (*release)(Channel *channel);

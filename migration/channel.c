@@ -194,6 +194,32 @@ gboolean channel_pwritev(Channel *channel, struct iovec *iov, int count, guint64
     return write_all(channel, iov, count, channel->offset + position, errp);
 }
 
+static gboolean write_zeros(Channel *channel, guint64 length, GError **errp)
+{
+    static const guint8 zeros[64 * 1024];
+
+    while (length) {
+        struct iovec iov = { (void *)zeros, MIN(length, sizeof(zeros)) };
+        length -= iov.iov_len;
+        if (!channel_writev(channel, &iov, 1, errp)) {
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+gboolean channel_skip(Channel *channel, guint64 length, GError **errp)
+{
+    if (!length || !channel->ops->skip) {
+        return write_zeros(channel, length, errp);
+    }
+    if (channel->ops->skip(channel, length) < 0) {
+        return channel_io_error(channel->name, "make a hole in", errno, errp);
+    }
+    __atomic_fetch_add(&channel->bytes, length, __ATOMIC_RELAXED);
+    return TRUE;
+}
+
 guint64 channel_get_bytes(Channel *channel)
 {
     return __atomic_load_n(&channel->bytes, __ATOMIC_RELAXED);

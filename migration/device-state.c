@@ -15,6 +15,27 @@
 /* No device of QEMU is near it; a larger number means that this is not a header. */
 #define SECTION_VERSION_MAX 0xffffU
 
+gsize device_section_header_length(const DeviceSection *section)
+{
+    return 6 + strlen(section->name) + HEADER_TAIL;
+}
+
+gsize device_section_body_length(const DeviceSection *section)
+{
+    return section->length - device_section_header_length(section) - STREAM_FOOTER_BYTES;
+}
+
+const DeviceSection *device_section_find(const GPtrArray *list, const char *name, guint32 instance)
+{
+    for (guint i = 0; i < list->len; i++) {
+        const DeviceSection *section = g_ptr_array_index(list, i);
+        if (section->instance_id == instance && !strcmp(section->name, name)) {
+            return section;
+        }
+    }
+    return NULL;
+}
+
 void device_section_free(DeviceSection *section)
 {
     if (section) {
@@ -195,15 +216,12 @@ static gsize find_run_state(const guint8 *data, gsize length)
 {
     g_autoptr(GPtrArray) list = device_state_list(data, length, NULL);
 
-    for (guint i = 0; list && i < list->len; i++) {
-        const DeviceSection *section = g_ptr_array_index(list, i);
-        gsize header = 6 + strlen(section->name) + HEADER_TAIL;
-        if (!strcmp(section->name, STREAM_GLOBALSTATE_NAME) &&
-            section->length >= header + 4 + STREAM_GLOBALSTATE_BUFFER + STREAM_FOOTER_BYTES) {
-            return section->offset + header;
-        }
-    }
-    return 0;
+    const DeviceSection *section =
+        list ? device_section_find(list, STREAM_GLOBALSTATE_NAME, 0) : NULL;
+
+    return section && device_section_body_length(section) >= 4 + STREAM_GLOBALSTATE_BUFFER
+               ? section->offset + device_section_header_length(section)
+               : 0;
 }
 
 gboolean device_state_set_run_state(guint8 *data, gsize length, const char *state, GError **errp)

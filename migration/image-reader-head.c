@@ -91,16 +91,17 @@ static gboolean read_configuration(ImageReader *reader, GError **errp)
     return TRUE;
 }
 
-/* Pages at fixed places can only be read where every place can be reached. */
-static gboolean make_mapped(ImageReader *reader, GError **errp)
+gboolean image_reader_map(ImageReader *reader, GError **errp)
 {
     Cursor *cursor = &reader->cursor;
+    guint64 position = cursor_tell(cursor);
 
-    if (reader->kind != IMAGE_KIND_MAPPED_RAM || !cursor->source) {
+    if (!cursor->source) {
         return TRUE;
     }
-    guint64 position = cursor_tell(cursor);
-    /* Nothing has left the window yet: the head is smaller. */
+    if (cursor->base) {
+        return image_reader_unsupported(reader, errp, "going back in", reader->path);
+    }
     if (!image_source_spool(reader->source, cursor->window, cursor->size, errp)) {
         return FALSE;
     }
@@ -345,7 +346,8 @@ gboolean image_reader_read_head(ImageReader *reader, GError **errp)
     if (cursor_peek(cursor) == STREAM_CONFIGURATION && !read_configuration(reader, errp)) {
         return FALSE;
     }
-    if (!make_mapped(reader, errp) || (!devices_only(reader) && !find_ram(reader, errp))) {
+    if ((reader->kind == IMAGE_KIND_MAPPED_RAM && !image_reader_map(reader, errp)) ||
+        (!devices_only(reader) && !find_ram(reader, errp))) {
         return FALSE;
     }
     reader->layout.pages = cursor_tell(cursor);

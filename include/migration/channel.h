@@ -66,6 +66,22 @@ guint64 channel_get_offset(Channel *channel);
 gboolean channel_pwritev(Channel *channel, struct iovec *iov, int count, guint64 position,
                          GError **errp);
 
+/*
+ * The same for @length zeros: a hole in a regular file, written bytes elsewhere. What follows a
+ * hole at the end of a file is its length.
+ */
+gboolean channel_skip(Channel *channel, guint64 length, GError **errp);
+
+/*
+ * A channel that compresses what it is given into @inner (taken): frames of 1 MiB each on its own,
+ * so that a reader can begin at any of them. zstd frames end in the seek table of the "Zstandard
+ * Seekable Format" (a skippable frame); zlib is written as gzip members. Both are what zstd(1) and
+ * gzip(1) take. @level 0: the default.
+ */
+typedef enum { CHANNEL_ZSTD, CHANNEL_GZIP } ChannelCompression;
+Channel *channel_compress_new(Channel *inner, ChannelCompression compression, int level,
+                              GError **errp);
+
 /* Bytes written to the stream so far. Any thread. */
 guint64 channel_get_bytes(Channel *channel);
 

@@ -19,6 +19,10 @@ typedef struct DeviceSection {
     gsize length; /* with header and footer */
 } DeviceSection;
 
+/* Bytes from the section's type byte to its body, and of the body. */
+gsize device_section_header_length(const DeviceSection *section);
+gsize device_section_body_length(const DeviceSection *section);
+
 void device_section_free(DeviceSection *section);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DeviceSection, device_section_free)
 
@@ -42,6 +46,9 @@ GPtrArray *device_state_list(const guint8 *data, gsize length, GError **errp);
  * nothing, or a description. *end gets the position of EOF.
  */
 GPtrArray *device_state_list_in_stream(const guint8 *data, gsize length, gsize *end, GError **errp);
+
+/* The section @name, instance @instance, of @list; NULL for none. */
+const DeviceSection *device_section_find(const GPtrArray *list, const char *name, guint32 instance);
 
 /*
  * Writes @state (a RunState name, e.g. "paused") into the section "globalstate" of @data, in place.

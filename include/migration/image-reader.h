@@ -47,6 +47,8 @@ const GPtrArray *image_reader_get_capabilities(ImageReader *reader);
 const guint8 *image_reader_get_uuid(ImageReader *reader);
 /* Whether each byte of it can be had at any time: the file is mapped. */
 gboolean image_reader_is_mapped(ImageReader *reader);
+/* Makes it so, before the first walk: unpacks it into a nameless file in $TMPDIR if need be. */
+gboolean image_reader_map(ImageReader *reader, GError **errp);
 
 /*
  * Called for each run of pages in the image's order; @data is NULL for zero pages, else valid until
