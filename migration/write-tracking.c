@@ -112,10 +112,10 @@ gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GEr
         block->region_tracked[region] = TRUE;
     }
     if (!(reg.ioctls & (1ULL << _UFFDIO_WRITEPROTECT))) {
-        g_set_error(
-            errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-            "this kernel cannot write-protect the kind of memory behind RAM block %s" USERFAULTFD_SEE_CHECK,
-            block->name);
+        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
+                    "this kernel cannot write-protect the kind of memory behind RAM block "
+                    "%s" USERFAULTFD_SEE_CHECK,
+                    block->name);
         return FALSE;
     }
     return TRUE;

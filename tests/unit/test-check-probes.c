@@ -31,7 +31,7 @@ static void probe_answers(CheckRow *row, guint64 features, int argument)
 
 static void probe_crashes(CheckRow *row, guint64 features, int argument)
 {
-    raise(SIGBUS);
+    raise(SIGKILL); /* a sanitizer takes others for itself */
 }
 
 static void probe_leaves(CheckRow *row, guint64 features, int argument)
@@ -75,7 +75,7 @@ static void test_answer_comes_over(void)
 
 static void test_crash_is_told(void)
 {
-    assert_no(probe_crashes, "ended by signal 7");
+    assert_no(probe_crashes, "ended by signal 9");
     assert_no(probe_leaves, "without an answer");
 }
 
