@@ -17,7 +17,8 @@
 #include "util/autofd.h"
 #include "util/fault-injection.h"
 
-#define PROBE_TIMEOUT_MS 10000
+/* Far more than it takes: under nested emulation a single question took 7 seconds. */
+#define PROBE_TIMEOUT_MS 15000
 /* A process that was killed is gone at once, unless it hangs in the kernel. */
 #define KILL_TIMEOUT_MS 2000
 /* Enough for every answer: a result, and two texts with a zero behind each. */

@@ -16,7 +16,7 @@ void check_row_answer(CheckRow *row, CheckResult result, const char *remedy, con
     G_GNUC_PRINTF(4, 5);
 
 /*
- * Runs @probe in a child process and copies its answer. A probe that takes longer than ten seconds
+ * Runs @probe in a child process and copies its answer. A probe that takes longer than 15 seconds
  * is killed, with its threads, its VM and its userfaultfd; that, and a crash, is the answer "no".
  */
 void check_process_run(CheckRow *row, CheckProbe probe, guint64 features, int argument);

@@ -11,7 +11,7 @@
 #include "util/fault-injection.h"
 #include "vcpu.h"
 
-#define ROUNDS 20
+#define ROUNDS 6
 #define HOLD_US 500
 /* Faults of this round are tried again that often before they are released. */
 #define RETRY_ROUND 1

@@ -8,7 +8,7 @@
 
 #include "trap.h"
 
-#define ROUNDS 10
+#define ROUNDS 4
 #define HOLD_US 500
 
 #define HUGE_REMEDY                                                                                \

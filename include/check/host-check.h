@@ -34,7 +34,7 @@ typedef struct HostCheck {
 /*
  * Asks everything, which takes one to two seconds; @row_done (may be NULL) is called after each
  * answer. Each question that could hang or crash is asked by a process of its own, which is killed
- * after ten seconds; the answer is "no" then, and its note says so. Never fails: what cannot be
+ * after 15 seconds; the answer is "no" then, and its note says so. Never fails: what cannot be
  * found out is an answer too. Call it in a process without other threads: it forks.
  */
 HostCheck *host_check_run(void (*row_done)(const CheckRow *row, gpointer data), gpointer data);
