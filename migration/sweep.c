@@ -269,7 +269,8 @@ static gboolean region_is_saved(GuestBlock *block, guint64 region)
  * unregistered (change_protection with the page protection of a tracked mapping), and each page's
  * next write is a minor fault. It does the same when it releases a page. To be paid once, a region
  * is unregistered right after its release. A mapping is split by it until the neighbours follow;
- * the number of mappings is limited, so that very large blocks are left to the end.
+ * the number of mappings is limited, so that very large blocks are left to the end. So are huge
+ * pages, whose mappings would stay split.
  */
 static void finish_region(Sweep *sweep, GuestBlock *block, guint64 region)
 {
@@ -277,7 +278,7 @@ static void finish_region(Sweep *sweep, GuestBlock *block, guint64 region)
         return;
     }
     atomic_store_explicit(&block->region_saved_ns[region], clock_now_ns(), memory_order_release);
-    if (block->shared && block->regions <= SPLIT_REGIONS_MAX) {
+    if (block->shared && !block->hugetlb && block->regions <= SPLIT_REGIONS_MAX) {
         write_tracking_unregister_region(sweep->tracking, block, region);
     }
 }

@@ -12,6 +12,7 @@
 #include "attach/userfaultfd.h"
 #include "userfaultfd-compat.h"
 #include "util/autofd.h"
+#include "util/fault-injection.h"
 
 /* Firmware is smaller. */
 #define MAIN_MEMORY_MIN (16ULL << 20)
@@ -128,16 +129,31 @@ gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GEr
  * The kernel does not ask whose range it is: unregistering, or removing protection, of a range that
  * another userfaultfd tracks would ruin that snapshot silently. So each region is done once.
  */
+static void unregister(WriteTracking *tracking, GuestBlock *block, guint64 first, guint64 count)
+{
+    struct uffdio_range range = { .start = block->host + first * block->page_size,
+                                  .len = count * block->page_size };
+
+    ioctl(tracking->uffd, UFFDIO_UNREGISTER, &range);
+}
+
 void write_tracking_unregister_region(WriteTracking *tracking, GuestBlock *block, guint64 region)
 {
     guint64 first;
     guint64 count = region_get_pages(block, region, &first);
-    struct uffdio_range range = { .start = block->host + first * block->page_size,
-                                  .len = count * block->page_size };
 
     if (block->region_tracked[region]) {
         block->region_tracked[region] = FALSE;
-        ioctl(tracking->uffd, UFFDIO_UNREGISTER, &range);
+        unregister(tracking, block, first, count);
+    }
+}
+
+/* All at once: the kernel never joins mappings of huge pages again that were split. */
+static void unregister_huge_pages(WriteTracking *tracking, GuestBlock *block)
+{
+    if (block->regions > 0 && block->region_tracked[0]) {
+        memset(block->region_tracked, 0, block->regions * sizeof(block->region_tracked[0]));
+        unregister(tracking, block, 0, block->pages);
     }
 }
 
@@ -150,7 +166,12 @@ static void unregister_block(WriteTracking *tracking, GuestBlock *block, gboolea
             guint64 count = region_get_pages(block, region, &first);
             write_tracking_try_release(tracking, block, first, count);
         }
-        write_tracking_unregister_region(tracking, block, region);
+        if (!block->hugetlb) {
+            write_tracking_unregister_region(tracking, block, region);
+        }
+    }
+    if (block->hugetlb) {
+        unregister_huge_pages(tracking, block);
     }
 }
 
@@ -161,8 +182,16 @@ void write_tracking_unregister_all(WriteTracking *tracking, GuestRam *ram, gbool
     }
 }
 
-static int write_protect(WriteTracking *tracking, GuestBlock *block, guint64 first, guint64 count,
-                         guint64 mode)
+/* As on an old kernel, in memory that is cut into mappings of 2 MiB. */
+static gboolean crosses_a_cut(const struct uffdio_range *range)
+{
+    const guint64 cut = 2ULL << 20;
+
+    return range->start / cut != (range->start + range->len - 1) / cut;
+}
+
+static int write_protect_range(WriteTracking *tracking, GuestBlock *block, guint64 first,
+                               guint64 count, guint64 mode)
 {
     struct uffdio_writeprotect wp = {
         .range = { .start = block->host + first * block->page_size,
@@ -172,6 +201,9 @@ static int write_protect(WriteTracking *tracking, GuestBlock *block, guint64 fir
     /* A release takes faults out of the queue that others may be about to read. */
     EventGate *gate = mode & UFFDIO_WRITEPROTECT_MODE_WP ? NULL : tracking->gate;
 
+    if (fault_injected("wp-one-mapping") && crosses_a_cut(&wp.range)) {
+        return -ENOENT;
+    }
     for (int tries = 0; tries < 4; tries++) {
         if (gate) {
             event_gate_lock(gate);
@@ -186,6 +218,26 @@ static int write_protect(WriteTracking *tracking, GuestBlock *block, guint64 fir
         g_thread_yield();
     }
     return -EAGAIN;
+}
+
+/*
+ * Older kernels, Linux 6.1 among them, answer ENOENT for a range that lies in more than one
+ * mapping, however well each is tracked; a block may be cut into several. So the range is halved
+ * until it goes. -ENOENT is left for a page that really is not tracked.
+ */
+static int write_protect(WriteTracking *tracking, GuestBlock *block, guint64 first, guint64 count,
+                         guint64 mode)
+{
+    int ret = write_protect_range(tracking, block, first, count, mode);
+    if (ret != -ENOENT || count < 2) {
+        return ret;
+    }
+    int left = write_protect(tracking, block, first, count / 2, mode);
+    if (left != 0 && left != -ENOENT) {
+        return left;
+    }
+    int right = write_protect(tracking, block, first + count / 2, count - count / 2, mode);
+    return right != 0 ? right : left;
 }
 
 static gboolean write_protect_or_fail(WriteTracking *tracking, GuestBlock *block, guint64 first,
