@@ -116,6 +116,7 @@ JsonNode *snapshot_report_to_json(const SnapshotReport *report)
     add_string(builder, "machine", report->machine_type);
     add_string(builder, "run-state", report->run_state);
     add_string(builder, "userfaultfd-by", report->door);
+    add_string(builder, "holes-by", report->holes_by);
     add_int(builder, "ram-bytes", report->ram_bytes);
     add_int(builder, "ram-blocks", report->ram_blocks);
     add_int(builder, "blocks-left-out", report->skipped_blocks);

@@ -116,6 +116,7 @@ static gboolean open_tracking(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     snapshot->report->door = door == UFFD_DOOR_DEVICE ? "/dev/userfaultfd" : "userfaultfd(2)";
+    snapshot->report->holes_by = snapshot->tracking.unpopulated ? "WP_UNPOPULATED" : "reading";
     snapshot->report->attach_ns = clock_now_ns() - began;
     return TRUE;
 }

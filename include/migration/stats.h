@@ -28,9 +28,10 @@ typedef struct SnapshotReport {
     pid_t pid;
     char *monitor;
     char *machine_type;
-    char *run_state;   /* before the snapshot, and after it */
-    const char *door;  /* which way the userfaultfd came */
-    guint64 ram_bytes; /* sum of the blocks */
+    char *run_state;      /* before the snapshot, and after it */
+    const char *door;     /* which way the userfaultfd came */
+    const char *holes_by; /* how holes of anonymous memory were protected */
+    guint64 ram_bytes;    /* sum of the blocks */
     guint ram_blocks;
     guint skipped_blocks; /* read-only, address unknown, left out */
 

@@ -104,10 +104,11 @@ int main(int argc, char **argv)
     static const char *const mutants[] = { "lose-touched-page", "release-before-copy",
                                            "ignore-claim" };
     static const Fallback fallbacks[] = {
-        { "no-wp-unpopulated", NULL },
+        { "no-wp-unpopulated", "\"holes-by\" : \"reading\"" },
         { "no-uffd-syscall", "\"userfaultfd-by\" : \"/dev/userfaultfd\"" },
         { "no-uffd-device", "\"userfaultfd-by\" : \"userfaultfd(2)\"" },
         { "no-o-tmpfile", NULL },
+        { "wp-one-mapping", NULL },
     };
 
     g_test_init(&argc, &argv, NULL);
