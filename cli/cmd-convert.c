@@ -40,7 +40,7 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
 {
     const GOptionEntry entries[] = {
         { "format", 'f', 0, G_OPTION_ARG_STRING, &arguments->format,
-          "What to write: stream, elf, raw or libvirt", "FORMAT" },
+          "What to write: stream, mapped-ram, elf, raw or libvirt", "FORMAT" },
         { "compress", 'c', 0, G_OPTION_ARG_STRING, &arguments->compress,
           "Compress it: zstd, or zlib (as gzip writes it)", "METHOD" },
         { "level", 0, 0, G_OPTION_ARG_INT, &arguments->level,

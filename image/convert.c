@@ -35,7 +35,7 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Conversion, conversion_clear)
 
 gboolean convert_format_parse(const char *name, ConvertFormat *format, GError **errp)
 {
-    static const char *const names[] = { "stream", NULL, "elf", "raw", "libvirt" };
+    static const char *const names[] = { "stream", "mapped-ram", "elf", "raw", "libvirt" };
 
     for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
         if (!g_strcmp0(name, names[i])) {
@@ -44,7 +44,7 @@ gboolean convert_format_parse(const char *name, ConvertFormat *format, GError **
         }
     }
     g_set_error(errp, SF_ERROR, SF_ERROR_USAGE,
-                "no format \"%s\"; there are stream, elf, raw and libvirt", name);
+                "no format \"%s\"; there are stream, mapped-ram, elf, raw and libvirt", name);
     return FALSE;
 }
 
@@ -124,11 +124,29 @@ static gboolean check_input(Conversion *c, GError **errp)
 typedef struct StreamSink {
     Conversion *conversion;
     ImageWriter *writer;
-    guint8 *batch; /* of a reader whose data does not last */
-    gsize pending; /* bytes handed over since the last flush */
+    const ImageIndex *index; /* of the input, NULL where it has none or it is not known yet */
+    guint8 *batch;           /* of a reader whose data does not last */
+    gsize pending;           /* bytes handed over since the last flush */
 } StreamSink;
 
-static gboolean sink_page(StreamSink *sink, guint block, guint64 offset, const void *data,
+/* Hands on who saved the pages and when; up to where that is the same, it returns the length. */
+static guint64 take_origin(StreamSink *sink, guint block, guint64 offset, guint64 length)
+{
+    guint bits = image_reader_get_head(sink->conversion->reader)->target_page_bits;
+    const IndexBlock *from = sink->index && block < sink->index->blocks->len
+                                 ? g_ptr_array_index(sink->index->blocks, block)
+                                 : NULL;
+    const IndexRun *run = from ? index_block_find(from, offset >> bits) : NULL;
+
+    if (!run) {
+        return length;
+    }
+    sink->writer->source = (IndexSource)run->source;
+    sink->writer->when_ms = run->when_ms;
+    return MIN(length, ((run->first + run->count) << bits) - offset);
+}
+
+static gboolean sink_data(StreamSink *sink, guint block, guint64 offset, const void *data,
                           guint64 length, GError **errp)
 {
     ImageWriter *writer = sink->writer;
@@ -153,9 +171,16 @@ static gboolean sink_run(guint block, guint64 offset, const void *data, guint64 
     StreamSink *sink = user;
     Conversion *c = sink->conversion;
 
-    return image_progress_walk(&c->options->progress, c->reader, errp) &&
-           (data ? sink_page(sink, block, offset, data, length, errp)
-                 : sink->writer->zero(sink->writer, block, offset, length, errp));
+    for (guint64 done = 0; done < length;) {
+        guint64 part = take_origin(sink, block, offset + done, length - done);
+        const guint8 *from = data ? (const guint8 *)data + done : NULL;
+        if (!(from ? sink_data(sink, block, offset + done, from, part, errp)
+                   : sink->writer->zero(sink->writer, block, offset + done, part, errp))) {
+            return FALSE;
+        }
+        done += part;
+    }
+    return image_progress_walk(&c->options->progress, c->reader, errp);
 }
 
 /* A legacy ARM stream does not tell the size of its pages: then it is looked through once before.
@@ -169,29 +194,82 @@ static gboolean find_page_size(Conversion *c, GError **errp)
            image_reader_foreach_page(c->reader, NULL, NULL, errp);
 }
 
-static gboolean write_with(Conversion *c, ImageWriter *writer, GError **errp)
+/* What a mapped image has behind it is known before its pages; else only when they have gone by. */
+static gboolean find_index(Conversion *c, const ImageIndex **index, GError **errp)
 {
-    gboolean mapped = image_reader_is_mapped(c->reader);
-    g_autofree guint8 *batch = mapped ? NULL : g_malloc(BATCH_BYTES);
-    StreamSink sink = { c, writer, batch, 0 };
-    const ImageHead *head = image_reader_get_head(c->reader);
+    g_autoptr(GError) error = NULL;
+
+    *index = image_reader_find_index(c->reader, &error);
+    if (error) {
+        g_propagate_error(errp, g_steal_pointer(&error));
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean write_pages(Conversion *c, StreamSink *sink, GError **errp)
+{
+    return sink->writer->begin(sink->writer, image_reader_get_head(c->reader), errp) &&
+           image_reader_foreach_page(c->reader, sink_run, sink, errp) &&
+           sink->writer->flush(sink->writer, errp) && check_whole(c, errp);
+}
+
+static gboolean write_end(Conversion *c, StreamSink *sink, ImageIndexBuilder *builder,
+                          GError **errp)
+{
     const guint8 *devices;
     gsize length;
 
-    return find_page_size(c, errp) && writer->begin(writer, head, errp) &&
-           image_reader_foreach_page(c->reader, sink_run, &sink, errp) &&
-           writer->flush(writer, errp) && check_whole(c, errp) &&
-           image_reader_get_device_state(c->reader, &devices, &length, errp) &&
-           writer->device_state(writer, devices, length, errp) && writer->finish(writer, errp);
+    if (!image_reader_get_device_state(c->reader, &devices, &length, errp) ||
+        !find_index(c, &sink->index, errp)) {
+        return FALSE;
+    }
+    if (sink->index) {
+        image_index_builder_copy_facts(builder, sink->index);
+    } else {
+        image_index_builder_set_text(builder, INDEX_MACHINE_TYPE,
+                                     image_reader_get_head(c->reader)->machine_type);
+    }
+    image_index_builder_set_text(builder, INDEX_WRITER, "stillframe " STILLFRAME_VERSION);
+    return sink->writer->device_state(sink->writer, devices, length, errp) &&
+           sink->writer->finish(sink->writer, errp);
+}
+
+/* @inner is taken. */
+static gboolean write_with(Conversion *c, ImageWriter *inner, ImageFormat format, GError **errp)
+{
+    const ImageHead *head = image_reader_get_head(c->reader);
+    g_autofree guint8 *batch = image_reader_is_mapped(c->reader) ? NULL : g_malloc(BATCH_BYTES);
+    StreamSink sink = { c, NULL, NULL, batch, 0 };
+
+    if (!find_page_size(c, errp) ||
+        (image_reader_is_mapped(c->reader) && !find_index(c, &sink.index, errp))) {
+        image_writer_free(inner);
+        return FALSE;
+    }
+    g_autoptr(ImageIndexBuilder) builder =
+        image_index_builder_new(format, 1ULL << head->target_page_bits);
+    g_autoptr(ImageWriter) writer = index_writer_new(inner, builder);
+    sink.writer = writer;
+    return write_pages(c, &sink, errp) && write_end(c, &sink, builder, errp);
 }
 
 static gboolean write_stream(Conversion *c, GError **errp)
 {
-    if (!start_compression(c, errp)) {
+    return start_compression(c, errp) &&
+           write_with(c, stream_writer_new(c->channel), IMAGE_FORMAT_STREAM, errp);
+}
+
+static gboolean write_mapped(Conversion *c, GError **errp)
+{
+    if (c->options->compress) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_USAGE,
+                    "mapped-ram has each page at a place of its own and cannot be compressed; "
+                    "compress a stream");
         return FALSE;
     }
-    g_autoptr(ImageWriter) writer = stream_writer_new(c->channel);
-    return write_with(c, writer, errp);
+    ImageWriter *inner = mapped_writer_new(c->channel, errp);
+    return inner && write_with(c, inner, IMAGE_FORMAT_MAPPED_RAM, errp);
 }
 
 /* ---- libvirt ---- */
@@ -347,10 +425,9 @@ static gboolean write_format(Conversion *c, GError **errp)
     case CONVERT_RAW:
         return write_memory(c, errp);
     case CONVERT_MAPPED_RAM:
-        break;
+        return write_mapped(c, errp);
     }
-    g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED, "this format cannot be written");
-    return FALSE;
+    g_assert_not_reached();
 }
 
 gboolean convert_image(const ConvertOptions *options, ConvertReport *report, GError **errp)

@@ -28,6 +28,7 @@ void image_head_free(ImageHead *head)
 {
     if (head) {
         g_free(head->machine_type);
+        g_free(head->description);
         g_ptr_array_unref(head->blocks);
         g_free(head);
     }

@@ -25,9 +25,9 @@ struct ImageReader {
     GArray *mapped; /* ImageMappedBlock */
     guint32 ram_id;
     ImageLayout layout;
+    ImageIndex *index;
     /* Of a source that is not mapped: copies. */
     guint8 *devices;
-    char *description;
     gsize description_length;
     /* The format's: walks the pages and leaves the cursor at the first device section. */
     gboolean (*walk)(ImageReader *reader, ImagePageFunc func, gpointer user, GError **errp);

@@ -84,13 +84,13 @@ void image_reader_free(ImageReader *reader)
     if (!reader) {
         return;
     }
+    image_index_free(reader->index);
     cursor_clear(&reader->cursor);
     image_source_free(reader->source);
     g_array_unref(reader->mapped);
     g_ptr_array_unref(reader->capabilities);
     image_head_free(reader->head);
     g_free(reader->devices);
-    g_free(reader->description);
     g_free(reader->path);
     g_free(reader);
 }
@@ -192,8 +192,8 @@ static void find_end(ImageReader *reader)
     const guint8 *text = length <= DESCRIPTION_MAX ? cursor_bytes(cursor, length) : NULL;
     if (text) {
         reader->layout.end = cursor_tell(cursor);
-        g_free(reader->description);
-        reader->description = g_memdup2(text, length);
+        g_free(reader->head->description);
+        reader->head->description = g_strndup((const char *)text, length);
         reader->description_length = length;
     }
 }
@@ -291,5 +291,5 @@ gboolean image_reader_get_device_state(ImageReader *reader, const guint8 **data,
 const char *image_reader_get_description(ImageReader *reader, gsize *length)
 {
     *length = reader->description_length;
-    return reader->description;
+    return reader->head->description;
 }

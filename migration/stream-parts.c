@@ -136,12 +136,14 @@ void stream_put_ram_end(GByteArray *out)
 
 /*
  * The description of the device sections is for tools, but its absence makes the loader print a
- * warning. Ours names none: only QEMU knows their fields.
+ * warning. Ours names none: only QEMU knows their fields. A conversion hands on QEMU's.
  */
 void stream_put_end(GByteArray *out, const ImageHead *head)
 {
     g_autofree char *description =
-        g_strdup_printf("{\"page_size\": %u, \"devices\": []}", 1U << head->target_page_bits);
+        head->description
+            ? g_strdup(head->description)
+            : g_strdup_printf("{\"page_size\": %u, \"devices\": []}", 1U << head->target_page_bits);
     gsize length = strlen(description);
 
     stream_put_u8(out, STREAM_EOF);

@@ -15,7 +15,7 @@ typedef enum {
     CONVERT_LIBVIRT,    /* libvirt's save file */
 } ConvertFormat;
 
-/* The format of that name ("stream", "elf", "raw", "libvirt"). SF_ERROR_USAGE. */
+/* The format of that name ("stream", "mapped-ram", "elf", "raw", "libvirt"). SF_ERROR_USAGE. */
 gboolean convert_format_parse(const char *name, ConvertFormat *format, GError **errp);
 
 typedef struct ConvertOptions {

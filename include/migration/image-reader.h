@@ -95,6 +95,12 @@ typedef struct ImageMappedBlock {
 /* Of block @index; NULL where the image is not mapped-ram. */
 const ImageMappedBlock *image_reader_get_mapped_block(ImageReader *reader, guint index);
 
+/*
+ * The index behind the image, owned by the reader; NULL without an error where there is none, with
+ * SF_ERROR_FORMAT where it is damaged. Walks the image if that was not done.
+ */
+const ImageIndex *image_reader_find_index(ImageReader *reader, GError **errp);
+
 /* The device sections (owned by the reader), known after image_reader_foreach_page(). */
 gboolean image_reader_get_device_state(ImageReader *reader, const guint8 **data, gsize *length,
                                        GError **errp);

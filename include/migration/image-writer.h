@@ -22,6 +22,7 @@ typedef struct ImageHead {
     char *machine_type;      /* as in CONFIGURATION, e.g. "pc-q35-7.2" */
     guint target_page_bits;  /* 12 = 4 KiB target pages */
     gboolean send_page_bits; /* the target needs configuration/target-page-bits */
+    char *description;       /* JSON of the device sections; NULL: one that names none */
     GPtrArray *blocks;       /* ImageBlock, owning; the index is what page() and zero() take */
 } ImageHead;
 
