@@ -17,7 +17,7 @@
 #include "util/autofd.h"
 #include "util/fault-injection.h"
 
-/* Far more than it takes: under nested emulation a single question took 7 seconds. */
+/* Far more than it takes, unless the processor that runs KVM is emulated itself. */
 #define PROBE_TIMEOUT_MS 15000
 /* A process that was killed is gone at once, unless it hangs in the kernel. */
 #define KILL_TIMEOUT_MS 2000
