@@ -1,5 +1,5 @@
 /*
- * The bounded buffer between the copiers and the destination.
+ * The bounded buffer between the fault threads and the destination.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,12 +10,9 @@
 
 #include "util/error.h"
 
-/* The sweep's share: enough to keep the output busy, little enough to leave the rest to faults. */
-#define BATCHES_MAX 32
-
 /*
  * A single page is not worth waking the consumer for, and the fault thread has no time to do it:
- * pages wait for company, for the sweep's next batch, or for somebody who finds no free slot.
+ * pages wait for company, for the sweep's next look, or for somebody who finds no free slot.
  */
 #define SLOTS_WORTH_WAKING 64
 
@@ -27,24 +24,16 @@ typedef struct SlotInfo {
 struct BufferPool {
     guint8 *arena;
     gsize arena_size;
-    guint8 *slot_base;
     guint n_slots;
-    guint n_batches;
-    Batch *batches;
 
     GMutex lock; /* held for a few instructions only, never across a system call that waits */
     GCond slot_free;
-    GCond batch_free;
     GCond filled;
     gint *free_slots; /* a stack: the slot used last is the one still in the cache */
     guint n_free_slots;
     gint *full_slots; /* a ring that can hold them all */
     guint full_head, n_full_slots;
     SlotInfo *info;
-    Batch **free_batches;
-    guint n_free_batches;
-    Batch **full_batches; /* a ring as well */
-    guint full_batch_head, n_full_batches;
     guint64 used, peak;
     gboolean finished, closed;
 };
@@ -58,15 +47,6 @@ static void init_queues(BufferPool *pool)
         pool->free_slots[i] = (gint)(pool->n_slots - 1 - i);
     }
     pool->n_free_slots = pool->n_slots;
-
-    pool->batches = g_new0(Batch, pool->n_batches);
-    pool->free_batches = g_new(Batch *, pool->n_batches);
-    pool->full_batches = g_new(Batch *, pool->n_batches);
-    for (guint i = 0; i < pool->n_batches; i++) {
-        pool->batches[i].data = pool->arena + (gsize)i * BATCH_DATA_SIZE;
-        pool->free_batches[i] = &pool->batches[i];
-    }
-    pool->n_free_batches = pool->n_batches;
 }
 
 BufferPool *buffer_pool_new(guint64 bytes, GError **errp)
@@ -75,7 +55,6 @@ BufferPool *buffer_pool_new(guint64 bytes, GError **errp)
 
     g_mutex_init(&pool->lock);
     g_cond_init(&pool->slot_free);
-    g_cond_init(&pool->batch_free);
     g_cond_init(&pool->filled);
     pool->arena_size = bytes;
     pool->arena = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -88,11 +67,7 @@ BufferPool *buffer_pool_new(guint64 bytes, GError **errp)
                            bytes);
         return NULL;
     }
-    pool->n_batches =
-        (guint)CLAMP(bytes / 8 / BATCH_DATA_SIZE, (guint64)POOL_BATCHES_MIN, (guint64)BATCHES_MAX);
-    pool->slot_base = pool->arena + (gsize)pool->n_batches * BATCH_DATA_SIZE;
-    pool->n_slots = (guint)MIN(
-        (bytes - (guint64)pool->n_batches * BATCH_DATA_SIZE) / POOL_SLOT_SIZE, (guint64)G_MAXINT);
+    pool->n_slots = (guint)MIN(bytes / POOL_SLOT_SIZE, (guint64)G_MAXINT);
     init_queues(pool);
     return g_steal_pointer(&pool);
 }
@@ -107,21 +82,11 @@ void buffer_pool_free(BufferPool *pool)
     }
     g_mutex_clear(&pool->lock);
     g_cond_clear(&pool->slot_free);
-    g_cond_clear(&pool->batch_free);
     g_cond_clear(&pool->filled);
     g_free(pool->free_slots);
     g_free(pool->full_slots);
     g_free(pool->info);
-    g_free(pool->batches);
-    g_free(pool->free_batches);
-    g_free(pool->full_batches);
     g_free(pool);
-}
-
-static void account(BufferPool *pool, guint64 bytes)
-{
-    pool->used += bytes;
-    pool->peak = MAX(pool->peak, pool->used);
 }
 
 gint buffer_pool_take_slot(BufferPool *pool, gboolean wait)
@@ -135,13 +100,14 @@ gint buffer_pool_take_slot(BufferPool *pool, gboolean wait)
     if (!pool->n_free_slots || pool->closed) {
         return -1;
     }
-    account(pool, POOL_SLOT_SIZE);
+    pool->used += POOL_SLOT_SIZE;
+    pool->peak = MAX(pool->peak, pool->used);
     return pool->free_slots[--pool->n_free_slots];
 }
 
 guint8 *buffer_pool_slot_data(BufferPool *pool, gint slot)
 {
-    return pool->slot_base + (gsize)slot * POOL_SLOT_SIZE;
+    return pool->arena + (gsize)slot * POOL_SLOT_SIZE;
 }
 
 void buffer_pool_push_slot(BufferPool *pool, gint slot, guint block, guint64 offset)
@@ -153,33 +119,6 @@ void buffer_pool_push_slot(BufferPool *pool, gint slot, guint block, guint64 off
     if (pool->n_full_slots >= SLOTS_WORTH_WAKING) {
         g_cond_signal(&pool->filled);
     }
-}
-
-Batch *buffer_pool_take_batch(BufferPool *pool, guint timeout_ms)
-{
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
-    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
-
-    while (!pool->n_free_batches && !pool->closed) {
-        if (!g_cond_wait_until(&pool->batch_free, &pool->lock, deadline)) {
-            return NULL;
-        }
-    }
-    if (pool->closed) {
-        return NULL;
-    }
-    account(pool, BATCH_DATA_SIZE);
-    Batch *batch = pool->free_batches[--pool->n_free_batches];
-    batch->count = 0;
-    return batch;
-}
-
-void buffer_pool_push_batch(BufferPool *pool, Batch *batch)
-{
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
-
-    pool->full_batches[(pool->full_batch_head + pool->n_full_batches++) % pool->n_batches] = batch;
-    g_cond_signal(&pool->filled);
 }
 
 void buffer_pool_finish(BufferPool *pool)
@@ -195,32 +134,22 @@ void buffer_pool_close(BufferPool *pool)
     pool->closed = TRUE;
     g_cond_broadcast(&pool->filled);
     g_cond_broadcast(&pool->slot_free);
-    g_cond_broadcast(&pool->batch_free);
 }
 
-gboolean buffer_pool_fetch(BufferPool *pool, gint *slots, guint max, guint *n_slots, Batch **batch)
+guint buffer_pool_fetch(BufferPool *pool, gint *slots, guint max, gboolean wait)
 {
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
+    guint n = 0;
 
-    while (!pool->n_full_slots && !pool->n_full_batches && !pool->finished && !pool->closed) {
+    while (wait && !pool->n_full_slots && !pool->finished && !pool->closed) {
         g_cond_wait(&pool->filled, &pool->lock);
     }
-    *n_slots = 0;
-    *batch = NULL;
-    if (pool->closed || (!pool->n_full_slots && !pool->n_full_batches)) {
-        return FALSE;
-    }
-    while (*n_slots < max && pool->n_full_slots) {
-        slots[(*n_slots)++] = pool->full_slots[pool->full_head];
+    while (n < max && pool->n_full_slots && !pool->closed) {
+        slots[n++] = pool->full_slots[pool->full_head];
         pool->full_head = (pool->full_head + 1) % pool->n_slots;
         pool->n_full_slots--;
     }
-    if (pool->n_full_batches) {
-        *batch = pool->full_batches[pool->full_batch_head];
-        pool->full_batch_head = (pool->full_batch_head + 1) % pool->n_batches;
-        pool->n_full_batches--;
-    }
-    return TRUE;
+    return n;
 }
 
 Extent buffer_pool_slot_extent(BufferPool *pool, gint slot)
@@ -232,22 +161,15 @@ Extent buffer_pool_slot_extent(BufferPool *pool, gint slot)
                      .data = buffer_pool_slot_data(pool, slot) };
 }
 
-void buffer_pool_return(BufferPool *pool, const gint *slots, guint n_slots, Batch *batch)
+void buffer_pool_return(BufferPool *pool, const gint *slots, guint n_slots)
 {
     G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&pool->lock);
 
     for (guint i = 0; i < n_slots; i++) {
         pool->free_slots[pool->n_free_slots++] = slots[i];
     }
-    if (n_slots) {
-        pool->used -= (guint64)n_slots * POOL_SLOT_SIZE;
-        g_cond_broadcast(&pool->slot_free);
-    }
-    if (batch) {
-        pool->free_batches[pool->n_free_batches++] = batch;
-        pool->used -= BATCH_DATA_SIZE;
-        g_cond_signal(&pool->batch_free);
-    }
+    pool->used -= (guint64)n_slots * POOL_SLOT_SIZE;
+    g_cond_broadcast(&pool->slot_free);
 }
 
 guint64 buffer_pool_get_used(BufferPool *pool)

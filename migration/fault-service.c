@@ -178,7 +178,7 @@ static gboolean copy_slot(Handler *handler, GuestBlock *block, guint64 offset, g
         buffer_pool_push_slot(service->pool, slot, block->index, offset);
         return TRUE;
     }
-    buffer_pool_return(service->pool, &slot, 1, NULL);
+    buffer_pool_return(service->pool, &slot, 1);
     return FALSE;
 }
 
@@ -231,7 +231,7 @@ static guint64 copy_ahead(Handler *handler, GuestBlock *block, guint64 page, gui
             break;
         }
         if (!page_claim(block, page + n)) {
-            buffer_pool_return(pool, &slot, 1, NULL);
+            buffer_pool_return(pool, &slot, 1);
             break;
         }
         if (!copy_slot(handler, block, (page + n) * block->page_size, slot)) {

@@ -117,13 +117,8 @@ static void lay_out_pages(GuestBlock *block)
     block->pages = (block->length + block->page_size - 1) / block->page_size;
     block->group_pages = block->hugetlb ? 1 : TOUCH_GROUP_PAGES;
     block->groups = (block->pages + block->group_pages - 1) / block->group_pages;
-    /*
-     * Anonymous memory is swept in pieces of a transparent huge page: releasing less would make
-     * the kernel split it. Elsewhere small pieces keep a waiting writer's wait short.
-     */
-    block->chunk_pages = block->hugetlb    ? 1
-                         : block->file < 0 ? THP_SIZE / block->page_size
-                                           : SWEEP_PIECE / block->page_size;
+    /* Pieces of a transparent huge page: releasing less would make the kernel split it. */
+    block->chunk_pages = block->hugetlb ? 1 : THP_SIZE / block->page_size;
     block->state = g_malloc0(block->pages);
     block->touched = g_malloc0_n((block->groups + 63) / 64, sizeof(guint64));
     block->given_back = g_malloc0_n((block->groups + 63) / 64, sizeof(guint64));

@@ -14,8 +14,9 @@
 #include "monitor/machine.h"
 
 /*
- * A page goes PENDING -> CLAIMED -> SAVED. Whoever moves it to CLAIMED copies it, alone; its write
- * protection is removed only after the copy is complete.
+ * A page goes PENDING -> CLAIMED -> SAVED. A fault thread that moves it to CLAIMED copies it,
+ * alone. The sweep writes pages that are pending and then moves those that still are to SAVED at
+ * once. Its write protection is removed only after that.
  */
 typedef enum { PAGE_PENDING, PAGE_CLAIMED, PAGE_SAVED } PageState;
 
@@ -40,7 +41,7 @@ typedef struct GuestBlock {
     guint64 length;    /* bytes captured: used_length */
     guint64 page_size; /* protected and released only as a whole */
     guint64 pages;
-    guint64 chunk_pages;   /* how many the sweep claims, copies and releases at once */
+    guint64 chunk_pages;   /* how many the sweep releases at once */
     _Atomic guint8 *state; /* PageState of each page */
     guint64 group_pages;   /* pages that one bit of "touched" stands for */
     guint64 groups;
@@ -142,6 +143,14 @@ static inline gboolean page_claim(GuestBlock *block, guint64 page)
 {
     guint8 expected = PAGE_PENDING;
     return atomic_compare_exchange_strong_explicit(&block->state[page], &expected, PAGE_CLAIMED,
+                                                   memory_order_acq_rel, memory_order_acquire);
+}
+
+/* PENDING -> SAVED; FALSE where a fault thread has claimed it. */
+static inline gboolean page_take(GuestBlock *block, guint64 page)
+{
+    guint8 expected = PAGE_PENDING;
+    return atomic_compare_exchange_strong_explicit(&block->state[page], &expected, PAGE_SAVED,
                                                    memory_order_acq_rel, memory_order_acquire);
 }
 

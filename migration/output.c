@@ -1,5 +1,5 @@
 /*
- * The output thread.
+ * From the copiers to the image writer.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,95 +10,90 @@
 /* Faulted pages written at once; they are what gives the pool its memory back. */
 #define SLOTS_AT_ONCE 128
 
-struct Output {
-    GThread *thread;
-    ImageWriter *writer;
-    BufferPool *pool;
-    Outcome *outcome;
-    OutputStats stats;
-    _Atomic guint64 saved;
-    _Atomic guint64 zero;
-    atomic_bool done;
-};
+gboolean output_begin(Output *output, const ImageHead *head, GError **errp)
+{
+    return output->writer->begin(output->writer, head, errp) && output_flush(output, errp);
+}
 
-static gboolean write_extent(Output *output, const Extent *extent, GError **errp)
+gboolean output_flush(Output *output, GError **errp)
+{
+    return output->writer->flush(output->writer, errp);
+}
+
+void output_count(Output *output, guint64 bytes, guint64 zero_bytes)
+{
+    atomic_fetch_add_explicit(&output->zero, zero_bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&output->saved, bytes, memory_order_relaxed);
+}
+
+/* The end of the run of pages that are zero, or are not, as the one at @from. */
+static guint64 run_end(const guint8 *data, guint64 from, guint64 length, gboolean *zero)
+{
+    guint64 end = from + POOL_SLOT_SIZE;
+
+    *zero = buffer_is_zero(data + from, POOL_SLOT_SIZE);
+    while (end < length && buffer_is_zero(data + end, POOL_SLOT_SIZE) == *zero) {
+        end += POOL_SLOT_SIZE;
+    }
+    return end;
+}
+
+gboolean output_pages(Output *output, guint block, guint64 offset, const guint8 *data,
+                      guint64 length, guint64 *zero_bytes, GError **errp)
 {
     ImageWriter *writer = output->writer;
 
-    if (!extent->data) {
-        output->stats.zero_bytes += extent->length;
-        return writer->zero(writer, extent->block, extent->offset, extent->length, errp);
+    for (guint64 at = 0, end; at < length; at = end) {
+        gboolean zero = TRUE;
+        end = data ? run_end(data, at, length, &zero) : length;
+        if (zero) {
+            *zero_bytes += end - at;
+        }
+        if (!(zero ? writer->zero(writer, block, offset + at, end - at, errp)
+                   : writer->page(writer, block, offset + at, data + at, end - at, errp))) {
+            return FALSE;
+        }
     }
-    output->stats.data_bytes += extent->length;
-    return writer->page(writer, extent->block, extent->offset, extent->data, extent->length, errp);
+    return TRUE;
 }
 
-/* A fault thread has no time to look whether its page is zero: that is done here. */
 static gboolean write_slots(Output *output, const gint *slots, guint n, GError **errp)
 {
     for (guint i = 0; i < n; i++) {
         Extent extent = buffer_pool_slot_extent(output->pool, slots[i]);
-        if (buffer_is_zero(extent.data, extent.length)) {
-            extent.data = NULL;
-        }
-        if (!write_extent(output, &extent, errp)) {
+        guint64 zero_bytes = 0;
+        if (!output_pages(output, extent.block, extent.offset, extent.data, extent.length,
+                          &zero_bytes, errp)) {
             return FALSE;
         }
+        output_count(output, extent.length, zero_bytes);
     }
-    return TRUE;
+    return output_flush(output, errp);
 }
 
-static gboolean write_batch(Output *output, const Batch *batch, GError **errp)
+static gboolean take_slots(Output *output, gboolean wait, GError **errp)
 {
-    for (guint i = 0; batch && i < batch->count; i++) {
-        if (!write_extent(output, &batch->extent[i], errp)) {
-            return FALSE;
-        }
-    }
-    return TRUE;
-}
-
-static gpointer output_thread(gpointer data)
-{
-    Output *output = data;
     gint slots[SLOTS_AT_ONCE];
-    guint n_slots;
-    Batch *batch;
+    guint n;
 
-    while (buffer_pool_fetch(output->pool, slots, SLOTS_AT_ONCE, &n_slots, &batch)) {
-        GError *error = NULL;
-        gboolean good = write_slots(output, slots, n_slots, &error) &&
-                        write_batch(output, batch, &error) &&
-                        output->writer->flush(output->writer, &error);
-        buffer_pool_return(output->pool, slots, n_slots, batch);
+    while ((n = buffer_pool_fetch(output->pool, slots, SLOTS_AT_ONCE, wait))) {
+        gboolean good = write_slots(output, slots, n, errp);
+        buffer_pool_return(output->pool, slots, n);
         if (!good) {
-            outcome_fail(output->outcome, error);
+            return FALSE;
         }
-        atomic_store_explicit(&output->zero, output->stats.zero_bytes, memory_order_relaxed);
-        atomic_store_explicit(&output->saved, output->stats.zero_bytes + output->stats.data_bytes,
-                              memory_order_relaxed);
     }
-    atomic_store_explicit(&output->done, TRUE, memory_order_release);
-    return NULL;
+    return TRUE;
 }
 
-Output *output_start(ImageWriter *writer, const ImageHead *head, BufferPool *pool, Outcome *outcome,
-                     GError **errp)
+gboolean output_slots(Output *output, GError **errp)
 {
-    if (!writer->begin(writer, head, errp) || !writer->flush(writer, errp)) {
-        return NULL;
-    }
-    g_autofree Output *output = g_new0(Output, 1);
-    output->writer = writer;
-    output->pool = pool;
-    output->outcome = outcome;
-    output->thread = g_thread_try_new("sf-output", output_thread, output, errp);
-    return output->thread ? g_steal_pointer(&output) : NULL;
+    return take_slots(output, FALSE, errp);
 }
 
-gboolean output_is_done(Output *output)
+gboolean output_slots_to_the_end(Output *output, GError **errp)
 {
-    return atomic_load_explicit(&output->done, memory_order_acquire);
+    return take_slots(output, TRUE, errp);
 }
 
 guint64 output_get_saved(Output *output)
@@ -109,13 +104,4 @@ guint64 output_get_saved(Output *output)
 guint64 output_get_zero(Output *output)
 {
     return atomic_load_explicit(&output->zero, memory_order_relaxed);
-}
-
-void output_stop(Output *output, OutputStats *stats)
-{
-    g_thread_join(output->thread);
-    if (stats) {
-        *stats = output->stats;
-    }
-    g_free(output);
 }

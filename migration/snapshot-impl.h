@@ -10,14 +10,8 @@
 #include "device-capture.h"
 #include "fault-service.h"
 #include "migration/snapshot.h"
-#include "output.h"
 #include "sweep.h"
-
-typedef struct BandwidthLimit {
-    guint64 limit; /* that counts since then */
-    guint64 began_ns;
-    guint64 began_bytes;
-} BandwidthLimit;
+#include "touched.h"
 
 typedef struct Snapshot {
     const SnapshotOptions *options;
@@ -41,10 +35,9 @@ typedef struct Snapshot {
     FaultService *faults;
     DeviceCapture devices;
     Channel *channel;
-    ImageWriter *writer;
-    Output *output;
+    Output output;
+    Sweep *sweep;
     Outcome outcome;
-    BandwidthLimit bandwidth;
 } Snapshot;
 
 /* Step 1, attach.c's part of the way: process, monitor, guardian, userfaultfd. */

@@ -12,9 +12,9 @@
 #include "util/autofd.h"
 #include "util/fault-injection.h"
 
-#define LOOK_INTERVAL_NS (100 * 1000 * 1000ULL)
+#define LOOK_INTERVAL_MS 100
+#define LOOK_INTERVAL_NS (LOOK_INTERVAL_MS * 1000 * 1000ULL)
 #define FAULT_THREADS_MAX 4U
-#define BANDWIDTH_STEP_US 2000
 
 static void report_progress(Snapshot *snapshot)
 {
@@ -22,8 +22,8 @@ static void report_progress(Snapshot *snapshot)
     SnapshotProgress progress = {
         .phase = snapshot->phase,
         .total_bytes = snapshot->ram ? snapshot->ram->bytes : 0,
-        .saved_bytes = snapshot->output ? output_get_saved(snapshot->output) : 0,
-        .zero_bytes = snapshot->output ? output_get_zero(snapshot->output) : 0,
+        .saved_bytes = output_get_saved(&snapshot->output),
+        .zero_bytes = output_get_zero(&snapshot->output),
         .written_bytes = snapshot->channel ? channel_get_bytes(snapshot->channel) : 0,
         .faults = snapshot->faults ? fault_service_get_faults(snapshot->faults) : 0,
         .buffer_used = snapshot->pool ? buffer_pool_get_used(snapshot->pool) : 0,
@@ -96,10 +96,9 @@ static gboolean open_output(Snapshot *snapshot, GError **errp)
     if (!snapshot->channel) {
         return FALSE;
     }
-    snapshot->writer = stream_writer_new(snapshot->channel);
-    snapshot->output =
-        output_start(snapshot->writer, snapshot->head, snapshot->pool, &snapshot->outcome, errp);
-    return snapshot->output != NULL;
+    snapshot->output.writer = stream_writer_new(snapshot->channel);
+    snapshot->output.pool = snapshot->pool;
+    return output_begin(&snapshot->output, snapshot->head, errp);
 }
 
 static gboolean open_tracking(Snapshot *snapshot, GError **errp)
@@ -178,49 +177,22 @@ static gboolean freeze(Snapshot *snapshot, GError **errp)
     return TRUE;
 }
 
-/*
- * The sweep's keep_going: also holds the sweep back while the image grows faster than it may.
- * Faults have threads of their own, which never come here. A new limit counts from its beginning.
- */
-static gboolean sweep_keep_going(gpointer user, GError **errp)
-{
-    Snapshot *snapshot = user;
-    const volatile guint64 *limit = snapshot->options->max_bandwidth;
-    BandwidthLimit *state = &snapshot->bandwidth;
-
-    while (limit && *limit) {
-        guint64 written = channel_get_bytes(snapshot->channel);
-        guint64 now = clock_now_ns();
-        if (*limit != state->limit) {
-            *state = (BandwidthLimit){ .limit = *limit, .began_ns = now, .began_bytes = written };
-        }
-        double allowed = (double)state->limit * ((double)(now - state->began_ns) / 1e9);
-        if ((double)(written - state->began_bytes) <= allowed) {
-            break;
-        }
-        if (!snapshot_keep_going(snapshot, errp)) {
-            return FALSE;
-        }
-        g_usleep(BANDWIDTH_STEP_US);
-    }
-    return snapshot_keep_going(snapshot, errp);
-}
-
 /* Step 5. Ends when every page is saved, by the sweep or by a fault thread. */
 static gboolean sweep(Snapshot *snapshot, GError **errp)
 {
     guint64 began = clock_now_ns();
-    Sweep sweep = { .ram = snapshot->ram,
-                    .tracking = &snapshot->tracking,
-                    .pool = snapshot->pool,
-                    .keep_going = sweep_keep_going,
-                    .user = snapshot };
+    Throttle throttle = { .max_bandwidth = snapshot->options->max_bandwidth,
+                          .channel = snapshot->channel };
 
     enter_phase(snapshot, SNAPSHOT_PHASE_SWEEP);
-    gboolean good = sweep_run(&sweep, errp);
-    snapshot->report->pages_swept = sweep.pages_saved;
-    while (good &&
-           sweep.pages_saved + fault_service_get_saved(snapshot->faults) < snapshot->ram->pages) {
+    snapshot->sweep = sweep_start(snapshot->ram, &snapshot->tracking, &snapshot->output, throttle,
+                                  &snapshot->outcome, errp);
+    gboolean good = snapshot->sweep != NULL;
+    while (good && !sweep_wait(snapshot->sweep, LOOK_INTERVAL_MS)) {
+        good = snapshot_keep_going(snapshot, errp);
+    }
+    while (good && sweep_get_pages(snapshot->sweep) + fault_service_get_saved(snapshot->faults) <
+                       snapshot->ram->pages) {
         good = snapshot_keep_going(snapshot, errp);
         g_usleep(100);
     }
@@ -249,6 +221,9 @@ static void release_guest(Snapshot *snapshot, gboolean lost)
         fault_service_set_phase(snapshot->faults, SERVICE_ABANDON);
         buffer_pool_close(snapshot->pool);
     }
+    if (snapshot->sweep) {
+        sweep_detach(snapshot->sweep);
+    }
     if (snapshot->ram) {
         write_tracking_unregister_all(&snapshot->tracking, snapshot->ram, lost);
     }
@@ -261,31 +236,30 @@ static void release_guest(Snapshot *snapshot, gboolean lost)
     write_tracking_close(&snapshot->tracking);
 }
 
-static void stop_output(Snapshot *snapshot)
+static void stop_sweep(Snapshot *snapshot)
 {
-    OutputStats stats = { 0 };
-
-    output_stop(snapshot->output, &stats);
-    snapshot->output = NULL;
-    snapshot->report->pages_zero = stats.zero_bytes / snapshot->report->page_size;
+    snapshot->report->pages_swept = sweep_get_pages(snapshot->sweep);
+    snapshot->report->pages_zero = output_get_zero(&snapshot->output) / snapshot->report->page_size;
+    sweep_stop(snapshot->sweep);
+    snapshot->sweep = NULL;
 }
 
 /* Step 6, second half: the device state behind the RAM; the image is complete and gets its name. */
 static gboolean finish(Snapshot *snapshot, GError **errp)
 {
     guint64 began = clock_now_ns();
-    ImageWriter *writer = snapshot->writer;
+    ImageWriter *writer = snapshot->output.writer;
 
     enter_phase(snapshot, SNAPSHOT_PHASE_FINISH);
     buffer_pool_finish(snapshot->pool);
-    while (!output_is_done(snapshot->output)) {
+    while (!sweep_is_done(snapshot->sweep)) {
         if (!snapshot_keep_going(snapshot, errp)) {
             return FALSE;
         }
         g_usleep(500);
     }
     snapshot->report->buffer_peak = buffer_pool_get_peak(snapshot->pool);
-    stop_output(snapshot);
+    stop_sweep(snapshot);
     if (outcome_has_failed(&snapshot->outcome)) {
         return outcome_take_error(&snapshot->outcome, errp);
     }
@@ -302,12 +276,12 @@ static gboolean finish(Snapshot *snapshot, GError **errp)
 static void cleanup(Snapshot *snapshot)
 {
     release_guest(snapshot, TRUE);
-    if (snapshot->output) {
+    if (snapshot->sweep) {
         buffer_pool_close(snapshot->pool);
         channel_interrupt(snapshot->channel);
-        stop_output(snapshot);
+        stop_sweep(snapshot);
     }
-    image_writer_free(snapshot->writer);
+    image_writer_free(snapshot->output.writer);
     channel_free(snapshot->channel);
     device_capture_clear(&snapshot->devices, snapshot->qmp);
     guardian_stop(snapshot->guardian);

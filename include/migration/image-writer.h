@@ -1,6 +1,6 @@
 /*
- * The small interface between the engine and an image format. The engine calls it from one thread,
- * the output thread, in the order: begin, any number of page/zero/flush, device_state, finish.
+ * The small interface between the engine and an image format. The engine calls it in the order:
+ * begin, any number of page/zero/flush, device_state, finish; never from two threads at a time.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -48,7 +48,8 @@ struct ImageWriter {
     /* @head stays valid until free. */
     gboolean (*begin)(ImageWriter *writer, const ImageHead *head, GError **errp);
     /*
-     * @length bytes of block @block at @offset; all three multiples of the target page size.
+     * @length bytes of block @block at @offset; all three multiples of the target page size. A
+     * page may come more than once, as data or as zero: the last one counts.
      * @data must stay valid until the next flush() returns.
      */
     gboolean (*page)(ImageWriter *writer, guint block, guint64 offset, const void *data,

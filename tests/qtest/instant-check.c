@@ -243,7 +243,6 @@ static gboolean judge_read_state(Judge *judge)
     }
     if (times > 1) {
         judge->result->repeated++;
-        complain(judge, "the state page is in the image %u times", times);
     }
     judge->result->counter = state->counter;
     return TRUE;
@@ -318,7 +317,6 @@ static void judge_page(Judge *judge, guint64 page, guint64 first)
     }
     if (times > 1) {
         judge->result->repeated++;
-        complain(judge, "page 0x%" G_GINT64_MODIFIER "x is in the image %u times", address, times);
     }
     judge->result->foreign += count_foreign(words);
     word[0] = words[GUEST_WORD_FIRST];

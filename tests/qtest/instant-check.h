@@ -40,7 +40,7 @@ typedef struct InstantResult {
     guint64 late;     /* ... from after it */
     guint64 torn;     /* parts from different times */
     guint64 missing;  /* not in the image */
-    guint64 repeated; /* more than once in it */
+    guint64 repeated; /* more than once in it: no fault, the last one counts */
     guint64 foreign;  /* words that the guest never wrote */
     GString *text;    /* what is wrong, with the first pages by address */
 } InstantResult;
