@@ -27,6 +27,6 @@ format:
 	clang-format -i $$(git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
 clean:
-	rm -rf build build-check build-asan
+	rm -rf build build-check build-asan build-fuzz
 
 .PHONY: all check demo install format clean

@@ -116,7 +116,7 @@ static gboolean run(const Arguments *arguments, GError **errp)
         (arguments->offset && !destination_parse_size(arguments->offset, &options.offset, errp))) {
         return FALSE;
     }
-    g_autoptr(ProgressBar) bar = image_progress_show(&options.progress, "converting");
+    g_autoptr(ProgressBar) bar = image_progress_show(&options.progress);
     gboolean good = convert_image(&options, &report, errp);
     progress_bar_finish(bar);
     if (good) {

@@ -21,7 +21,7 @@ static void show(guint64 done, guint64 total, gpointer user)
     progress_bar_update(bar, total ? (double)done / (double)total : 0, text);
 }
 
-ProgressBar *image_progress_show(ImageProgress *progress, const char *verb)
+ProgressBar *image_progress_show(ImageProgress *progress)
 {
     ProgressBar *bar = progress_bar_new();
 

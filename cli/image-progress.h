@@ -8,5 +8,5 @@
 #include "image/progress.h"
 #include "progress.h"
 
-/* Has @progress draw a bar with @verb ("converting") before the figures; freed by the caller. */
-ProgressBar *image_progress_show(ImageProgress *progress, const char *verb);
+/* Has @progress draw a bar; freed by the caller. */
+ProgressBar *image_progress_show(ImageProgress *progress);

@@ -22,6 +22,8 @@ static const Command commands[] = {
     { "snapshot", cmd_snapshot, "take a live snapshot of a running VM" },
     { "restore", cmd_restore, "start a QEMU with the state of an image" },
     { "list", cmd_list, "show the VMs of this host, and whether each can be snapshotted" },
+    { "info", cmd_info, "tell what an image holds" },
+    { "verify", cmd_verify, "check an image, every page against its hash" },
     { "convert", cmd_convert, "make another kind of image: stream, ELF core, raw, libvirt" },
     { "check", cmd_check, "tell what this host can do, by trying it; run it first" },
     { NULL },

@@ -1,6 +1,7 @@
 /*
  * The numbers of the index trailer, all little-endian; docs/devel/image-format.md explains them.
- * Only image-index*.c may include this.
+ * Only image-index*.c, the
+ * reader and its fuzzer may include this.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -270,8 +270,8 @@ static gboolean read_ram_start(ImageReader *reader, GError **errp)
 
     cursor_u8(cursor);
     reader->ram_id = cursor_u32(cursor);
-    g_autofree char *name = cursor_name(cursor);
-    cursor_u32(cursor); /* instance */
+    cursor_bytes(cursor, cursor_u8(cursor)); /* its name was looked at before */
+    cursor_u32(cursor);                      /* instance */
     guint32 version = cursor_u32(cursor);
     if (cursor->bad || version != STREAM_RAM_VERSION) {
         return image_reader_broken(reader, errp, "no RAM section of version %u begins here",

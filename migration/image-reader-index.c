@@ -3,6 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <string.h>
+
+#include "image-index-format.h"
 #include "image-reader-impl.h"
 
 /* Of a source that is not mapped: an index takes some 17 bytes for each page. */
@@ -32,6 +35,16 @@ static ImageIndex *parse_rest(ImageReader *reader, gboolean *found, GError **err
     return length ? image_index_parse(data, length, NULL, errp) : NULL;
 }
 
+/* An index is found by its end. One that lost it still begins behind the image. */
+static gboolean begins_index(ImageReader *reader)
+{
+    const Cursor *cursor = &reader->cursor;
+    guint64 end = reader->layout.end;
+
+    return !cursor->source && end < cursor->size &&
+           !memcmp(cursor->data + end, INDEX_MAGIC, MIN(INDEX_MAGIC_BYTES, cursor->size - end));
+}
+
 const ImageIndex *image_reader_find_index(ImageReader *reader, GError **errp)
 {
     gboolean found = FALSE;
@@ -46,6 +59,11 @@ const ImageIndex *image_reader_find_index(ImageReader *reader, GError **errp)
     reader->index = reader->cursor.source ? parse_rest(reader, &found, &error)
                                           : image_index_find(reader->cursor.data,
                                                              reader->cursor.size, &found, &error);
+    if (!reader->index && !found && begins_index(reader)) {
+        g_clear_error(&error);
+        g_set_error(errp, SF_ERROR, SF_ERROR_FORMAT, "%s: its index is cut off", reader->path);
+        return NULL;
+    }
     if (!reader->index && found) {
         g_propagate_prefixed_error(errp, error, "%s: ", reader->path);
         return NULL;

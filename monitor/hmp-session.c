@@ -218,7 +218,7 @@ gboolean hmp_session_is_migrating(HmpSession *session, JsonNode **info, GError *
 
 void hmp_session_cancel(HmpSession *session)
 {
-    g_autoptr(JsonNode) answer =
+    g_autoptr(JsonNode) answer G_GNUC_UNUSED =
         migrate_front_execute(session->front, "migrate_cancel", NULL, NULL);
 }
 
