@@ -6,7 +6,6 @@
 #include "check-memory.h"
 
 #include <errno.h>
-#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
