@@ -202,6 +202,46 @@ static gboolean learn_machine(Snapshot *snapshot, GError **errp)
     return snapshot->head->machine_type != NULL;
 }
 
+/* Names and sizes: what the image's head says, and what a plugged or unplugged DIMM changes. */
+static char *list_ram(GPtrArray *blocks)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    for (guint i = 0; i < blocks->len; i++) {
+        const RamBlock *block = g_ptr_array_index(blocks, i);
+        g_string_append_printf(text, "%s %" G_GUINT64_FORMAT "\n", block->name, block->used_length);
+    }
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
+gboolean snapshot_check_ram(Snapshot *snapshot, GError **errp)
+{
+    g_autoptr(GPtrArray) blocks = machine_query_ram_blocks(snapshot->qmp, errp);
+    g_autofree char *list = blocks ? list_ram(blocks) : NULL;
+
+    if (list && !g_str_equal(list, snapshot->ram_list)) {
+        g_set_error(
+            errp, SF_ERROR, SF_ERROR_FAILED,
+            "the VM's memory was changed while its snapshot began (a DIMM or another device "
+            "was plugged or unplugged, or the guest has just started): try again");
+        return FALSE;
+    }
+    return list != NULL;
+}
+
+/* Private memory may be merged by KSM; QEMU asks for it unless mem-merge=off is given. */
+static gboolean hold_ksm(Snapshot *snapshot, GError **errp)
+{
+    for (guint i = 0; i < snapshot->ram->blocks->len && !snapshot->ksm; i++) {
+        GuestBlock *block = g_ptr_array_index(snapshot->ram->blocks, i);
+        if (!block->shared && !block->hugetlb &&
+            !(snapshot->ksm = ksm_hold_new(snapshot->pid, errp))) {
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
 static gboolean learn_ram(Snapshot *snapshot, GError **errp)
 {
     SnapshotReport *report = snapshot->report;
@@ -213,9 +253,10 @@ static gboolean learn_ram(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     snapshot->ram = guest_ram_new(snapshot->pid, blocks, maps, &report->skipped_blocks, errp);
-    if (!snapshot->ram) {
+    if (!snapshot->ram || !hold_ksm(snapshot, errp)) {
         return FALSE;
     }
+    snapshot->ram_list = list_ram(blocks);
     for (guint i = 0; i < snapshot->ram->blocks->len; i++) {
         GuestBlock *block = g_ptr_array_index(snapshot->ram->blocks, i);
         image_head_add_block(snapshot->head, block->name, block->length);

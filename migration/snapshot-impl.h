@@ -6,6 +6,7 @@
 #pragma once
 
 #include "attach/guardian.h"
+#include "attach/ksm.h"
 #include "attach/userfaultfd.h"
 #include "device-capture.h"
 #include "fault-service.h"
@@ -28,6 +29,8 @@ typedef struct Snapshot {
     Guardian *guardian;
     gboolean was_running;
 
+    KsmHold *ksm;   /* where memory can be merged */
+    char *ram_list; /* the RAM blocks as QEMU listed them */
     GuestRam *ram;
     ImageHead *head;
     WriteTracking tracking;
@@ -44,6 +47,8 @@ typedef struct Snapshot {
 gboolean snapshot_attach(Snapshot *snapshot, GError **errp);
 /* Step 2: machine, RAM blocks, everything that forbids a snapshot. */
 gboolean snapshot_learn(Snapshot *snapshot, GError **errp);
+/* FALSE when the RAM blocks are no more those of snapshot_learn(): one was plugged or unplugged. */
+gboolean snapshot_check_ram(Snapshot *snapshot, GError **errp);
 /* What runs and what does not, now. FALSE in states in which there is no whole machine. */
 gboolean snapshot_learn_state(Snapshot *snapshot, GError **errp);
 /* Step 4: the downtime. The VM runs again afterwards if it ran before, whatever happens. */

@@ -165,6 +165,7 @@ static gboolean freeze(Snapshot *snapshot, GError **errp)
 {
     enter_phase(snapshot, SNAPSHOT_PHASE_FREEZE);
     if (!snapshot_keep_going(snapshot, errp) || !snapshot_freeze(snapshot, errp) ||
+        !snapshot_check_ram(snapshot, errp) ||
         !device_capture_read(&snapshot->devices,
                              snapshot->was_running ? NULL : snapshot->report->run_state, errp)) {
         return FALSE;
@@ -197,7 +198,7 @@ static gboolean sweep(Snapshot *snapshot, GError **errp)
         g_usleep(100);
     }
     snapshot->report->sweep_ns = clock_now_ns() - began;
-    return good;
+    return good && (!snapshot->ksm || ksm_hold_check(snapshot->ksm, errp));
 }
 
 static void collect_fault_stats(SnapshotReport *report, const ServiceStats *stats)
@@ -287,6 +288,8 @@ static void cleanup(Snapshot *snapshot)
     guardian_stop(snapshot->guardian);
     qmp_client_free(snapshot->qmp);
     sf_clear_fd(&snapshot->spare_fd);
+    ksm_hold_free(snapshot->ksm);
+    g_free(snapshot->ram_list);
     guest_ram_free(snapshot->ram);
     image_head_free(snapshot->head);
     buffer_pool_free(snapshot->pool);
@@ -303,6 +306,7 @@ static gboolean run_steps(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     release_guest(snapshot, FALSE);
+    g_clear_pointer(&snapshot->ksm, ksm_hold_free);
     return finish(snapshot, errp);
 }
 

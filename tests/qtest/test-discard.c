@@ -106,16 +106,11 @@ static void machine_end(Machine *machine)
     g_clear_pointer(&machine->dir, test_dir_free);
 }
 
-/* A reader that takes the first @mib and waits: the snapshot stands in the middle of its sweep. */
 static TestTool *start_slow(Machine *machine, guint mib, const char *faults)
 {
     g_autofree char *path = test_dir_file(machine->dir, "image");
-    g_autofree char *uri =
-        g_strdup_printf("exec:exec > '%s'; head -c %uM; sleep 3; cat", path, mib);
-    const char *const args[] = {
-        "snapshot", "--max-buffer", "16M", "--qmp", test_vm_get_socket(machine->vm), uri, NULL
-    };
-    return test_tool_start_faulty(faults, args);
+
+    return writer_guest_start_slow(machine->vm, path, mib, faults);
 }
 
 static InstantMemory *finish_and_load(Machine *machine, TestTool *tool, const char *block)
@@ -243,12 +238,79 @@ static void test_after_the_region_was_saved(void)
     machine_end(&machine);
 }
 
+/* ---- virtio-mem ---- */
+
+#define MEM_LENGTH (64 * MIB)
+
+typedef struct MemCase {
+    const char *name;
+    const char *backend;
+    gboolean lost;
+} MemCase;
+
+static const MemCase mem_cases[] = {
+    { "virtio-mem/anonymous", "memory-backend-ram,id=vm0,size=64M", FALSE },
+    { "virtio-mem/memfd-shared", "memory-backend-memfd,id=vm0,size=64M,share=on", TRUE },
+};
+
+static void mem_machine_start(Machine *machine, const char *backend)
+{
+    machine->dir = test_dir_new();
+    g_autofree char *qtest = qtest_socket_argument(machine->dir);
+
+    /* "-m" once more: the last one counts. */
+    machine->vm = writer_guest_start("-m", "96,maxmem=1G", "-qtest", qtest, "-qtest-log", "none",
+                                     "-object", backend, "-device",
+                                     "virtio-mem-pci,memdev=vm0,requested-size=64M", NULL);
+    machine->qtest = qtest_socket_open(machine->dir);
+    machine->balloon = virtio_device_open(machine->qtest, VIRTIO_ID_MEM, 0, 1, RINGS);
+}
+
+/* Plugs the second half and unplugs a part of the first while the snapshot is taken. */
+static void test_virtio_mem(gconstpointer data)
+{
+    const MemCase *c = data;
+    const guint64 half = MEM_LENGTH / 2;
+    Machine machine = { NULL };
+
+    mem_machine_start(&machine, c->backend);
+    guint64 at = virtio_mem_address(machine.balloon);
+    g_assert_cmpuint(virtio_mem_change(machine.balloon, TRUE, 0, half), ==, 0);
+    fill(&machine, at, half, 'b');
+    TestTool *tool = start_slow(&machine, 8, NULL);
+    g_usleep(1000000);
+    g_assert_cmpuint(virtio_mem_change(machine.balloon, TRUE, half, half), ==, 0);
+    fill(&machine, at + half, half / 2, 'c');
+    test_vm_qmp_void(machine.vm, "qom-set",
+                     "{'path': '/machine/peripheral-anon/device[0]', 'property': 'requested-size', "
+                     "'value': %" G_GUINT64_FORMAT "}",
+                     half);
+    g_assert_cmpuint(virtio_mem_change(machine.balloon, FALSE, half / 2, half / 2), ==, 0);
+    if (c->lost) {
+        assert_lost(tool);
+    } else {
+        g_autoptr(InstantMemory) memory = finish_and_load(&machine, tool, "pc.ram");
+        g_autoptr(InstantMemory) plugged = instant_memory_new();
+        g_autofree char *path = test_dir_file(machine.dir, "image");
+        instant_memory_map(plugged, at, MEM_LENGTH, "vm0", 0);
+        instant_memory_load_image(plugged, path, 0, NULL);
+        g_assert_cmpuint(instant_memory_count(plugged, at, half, 'b'), ==, half / PAGE);
+        g_assert_cmpuint(instant_memory_count(plugged, at + half, half, 0), ==, half / PAGE);
+    }
+    writer_guest_assert_goes_on(machine.vm);
+    machine_end(&machine);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autofree char *path = g_strdup_printf("/discard/%s", cases[i].name);
         g_test_add_data_func(path, &cases[i], test_after_t0);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(mem_cases); i++) {
+        g_autofree char *path = g_strdup_printf("/discard/%s", mem_cases[i].name);
+        g_test_add_data_func(path, &mem_cases[i], test_virtio_mem);
     }
     g_test_add_func("/discard/before-t0", test_before_t0);
     g_test_add_func("/discard/after-the-region-was-saved", test_after_the_region_was_saved);

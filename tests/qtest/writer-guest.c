@@ -102,6 +102,17 @@ void writer_guest_assert_loads(const char *path, const char *state)
     }
 }
 
+TestTool *writer_guest_start_slow(TestVm *vm, const char *path, guint mib, const char *faults)
+{
+    g_autofree char *uri =
+        g_strdup_printf("exec:exec > '%s'; head -c %uM; sleep 3; cat", path, mib);
+    const char *const args[] = { "snapshot", "--max-buffer",         "16M",
+                                 "--qmp",    test_vm_get_socket(vm), uri,
+                                 NULL };
+
+    return test_tool_start_faulty(faults, args);
+}
+
 void test_dir_assert_holds(TestDir *dir, const char *first, ...)
 {
     g_autoptr(GDir) listing = g_dir_open(dir->path, 0, NULL);

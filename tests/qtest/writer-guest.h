@@ -25,5 +25,11 @@ InstantMemory *writer_guest_load_image(const char *path, guint64 offset);
 guint64 writer_guest_check_image(const char *path, guint64 offset);
 /* Stock QEMU loads the image at @path and is then in run state @state; goes on if "running". */
 void writer_guest_assert_loads(const char *path, const char *state);
+/*
+ * Starts a snapshot to the file @path by way of a reader that takes the first @mib MiB, then
+ * nothing for three seconds: it stands in the middle of its sweep, which begins with the pages that
+ * the guest writes. A second later the instant is over.
+ */
+TestTool *writer_guest_start_slow(TestVm *vm, const char *path, guint mib, const char *faults);
 /* No file in @dir but those named, NULL at the end. */
 void test_dir_assert_holds(TestDir *dir, const char *first, ...);
