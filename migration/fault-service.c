@@ -254,6 +254,9 @@ static void save_and_release(Handler *handler, GuestBlock *block, guint64 page)
     handler->ahead_next = page + count;
     handler->stats.pages_saved += count;
     atomic_fetch_add_explicit(&handler->service->saved, count, memory_order_relaxed);
+    if (fault_injected("late-release")) {
+        g_usleep(20000);
+    }
     handler_release(handler, block, page, count);
 }
 

@@ -99,6 +99,29 @@ static void test_fallback(gconstpointer data)
     writer_guest_assert_loads(image, "running");
 }
 
+/*
+ * The sweep unregisters a region of shared memory when all its pages are saved, though a fault
+ * thread has yet to release one of them: the kernel answers ENOENT then, and the writer was woken
+ * already.
+ */
+static void test_late_release(void)
+{
+    if (!test_need_faults()) {
+        return;
+    }
+    g_autoptr(TestDir) dir = test_dir_new();
+    g_autoptr(InstantMemory) memory = instant_memory_new();
+    g_autofree char *image = test_dir_file(dir, "image");
+    g_autoptr(TestVm) vm =
+        writer_guest_start("-machine", "memory-backend=mem0", "-object",
+                           "memory-backend-memfd,id=mem0,size=96M,share=on", NULL);
+
+    g_free(take_snapshot(vm, "late-release", image));
+    instant_memory_map(memory, 0, 96 << 20, "mem0", 0);
+    instant_check_image(memory, image);
+    writer_guest_assert_goes_on(vm);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const mutants[] = { "lose-touched-page", "release-before-copy",
@@ -120,5 +143,6 @@ int main(int argc, char **argv)
         g_autofree char *path = g_strdup_printf("/mutations/%s", fallbacks[i].fault);
         g_test_add_data_func(path, &fallbacks[i], test_fallback);
     }
+    g_test_add_func("/mutations/late-release", test_late_release);
     return g_test_run();
 }
