@@ -26,6 +26,8 @@ static const Command commands[] = {
     { "verify", cmd_verify, "check an image, every page against its hash" },
     { "convert", cmd_convert, "make another kind of image: stream, ELF core, raw, libvirt" },
     { "check", cmd_check, "tell what this host can do, by trying it; run it first" },
+    { "proxy", cmd_proxy, "answer QMP clients in front of a running VM" },
+    { "engine", cmd_engine, NULL },
     { NULL },
 };
 
@@ -35,7 +37,9 @@ static void print_help(FILE *to)
           "Live snapshots of running, unmodified QEMU virtual machines.\n\nCommands:\n",
           to);
     for (const Command *command = commands; command->name; command++) {
-        fprintf(to, "  %-10s %s\n", command->name, command->summary);
+        if (command->summary) { /* else it is for our own processes */
+            fprintf(to, "  %-10s %s\n", command->name, command->summary);
+        }
     }
     fputs("\n\"stillframe COMMAND --help\" tells what each takes; stillframe(1) tells it all.\n",
           to);

@@ -15,6 +15,7 @@
 #define LOOK_INTERVAL_MS 100
 #define LOOK_INTERVAL_NS (LOOK_INTERVAL_MS * 1000 * 1000ULL)
 #define FAULT_THREADS_MAX 4U
+#define CANCEL_LOOK_US 10000
 
 static void report_progress(Snapshot *snapshot)
 {
@@ -37,6 +38,7 @@ static void enter_phase(Snapshot *snapshot, SnapshotPhase phase)
 {
     snapshot->phase = phase;
     if (snapshot->options->enter_phase) {
+        report_progress(snapshot);
         snapshot->options->enter_phase(phase, snapshot->options->progress_user);
     }
 }
@@ -245,11 +247,55 @@ static void stop_sweep(Snapshot *snapshot)
     snapshot->sweep = NULL;
 }
 
+/* The end of the stream may have to wait for its reader, where nobody asks snapshot_keep_going().
+ */
+typedef struct CancelWatch {
+    Snapshot *snapshot;
+    gint done; /* atomic */
+} CancelWatch;
+
+static gpointer watch_cancel(gpointer data)
+{
+    CancelWatch *watch = data;
+
+    while (!g_atomic_int_get(&watch->done)) {
+        if (*watch->snapshot->cancel) {
+            channel_interrupt(watch->snapshot->channel);
+            break;
+        }
+        g_usleep(CANCEL_LOOK_US);
+    }
+    return NULL;
+}
+
+static gboolean write_end(Snapshot *snapshot, GError **errp)
+{
+    ImageWriter *writer = snapshot->output.writer;
+
+    return writer->device_state(writer, snapshot->devices.data, snapshot->devices.length, errp) &&
+           writer->finish(writer, errp);
+}
+
+static gboolean commit(Snapshot *snapshot, GError **errp)
+{
+    CancelWatch watch = { .snapshot = snapshot };
+    g_autoptr(GThread) thread = g_thread_try_new("sf-cancel", watch_cancel, &watch, errp);
+
+    if (!thread) {
+        return FALSE;
+    }
+    gboolean good = write_end(snapshot, errp);
+    snapshot->report->bytes_written = channel_get_bytes(snapshot->channel);
+    good = good && channel_commit(snapshot->channel, errp);
+    g_atomic_int_set(&watch.done, TRUE);
+    g_thread_join(g_steal_pointer(&thread));
+    return good;
+}
+
 /* Step 6, second half: the device state behind the RAM; the image is complete and gets its name. */
 static gboolean finish(Snapshot *snapshot, GError **errp)
 {
     guint64 began = clock_now_ns();
-    ImageWriter *writer = snapshot->output.writer;
 
     enter_phase(snapshot, SNAPSHOT_PHASE_FINISH);
     buffer_pool_finish(snapshot->pool);
@@ -264,11 +310,7 @@ static gboolean finish(Snapshot *snapshot, GError **errp)
     if (outcome_has_failed(&snapshot->outcome)) {
         return outcome_take_error(&snapshot->outcome, errp);
     }
-    gboolean good =
-        writer->device_state(writer, snapshot->devices.data, snapshot->devices.length, errp) &&
-        writer->finish(writer, errp);
-    snapshot->report->bytes_written = channel_get_bytes(snapshot->channel);
-    good = good && channel_commit(snapshot->channel, errp);
+    gboolean good = commit(snapshot, errp);
     snapshot->report->finish_ns = clock_now_ns() - began;
     return good;
 }

@@ -54,13 +54,23 @@ void migrate_front_free(MigrateFront *front);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(MigrateFront, migrate_front_free)
 
 /*
- * Whether @command is to be answered by the front now: the capability commands and
- * query-migrate-parameters, migrate-set-parameters always; migrate, query-migrate, migrate_cancel
- * when background-snapshot is on, and the last two also as long as the last migration was ours;
- * migrate-incoming of a "file:" on a QEMU that does not know file:. Everything else is QEMU's.
- * May ask QEMU, the first time. Any thread.
+ * Whether @command is to be answered by the front now. While background-snapshot is on: migrate,
+ * the queries of capabilities and parameters, and setting them; when it is off, setting
+ * capabilities that name it. As long as the last migration was ours: query-migrate and
+ * migrate_cancel. And migrate-incoming of a "file:" on a QEMU that does not know file:. Everything
+ * else is QEMU's. May ask QEMU, the first time. Any thread.
  */
 gboolean migrate_front_answers(MigrateFront *front, const char *command, JsonObject *arguments);
+
+/* Whether it ever answers @command: a quick first look. */
+gboolean migrate_front_knows(const char *command);
+
+/* The same for an HMP line, for which hmp_migrate_owns_line() holds. May ask QEMU, the first time.
+ */
+gboolean migrate_front_answers_line(MigrateFront *front, const char *line);
+
+/* QEMU's version as qmp_client_get_version() gives it; 0 before QEMU was first asked. */
+guint migrate_front_get_version(MigrateFront *front);
 
 /*
  * Runs @command as QEMU would and returns what stands behind "return" (owned by the caller), or

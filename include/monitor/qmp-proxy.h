@@ -15,6 +15,9 @@ typedef struct QmpProxyOptions {
     const char *qmp; /* QEMU's monitor: "PATH", "unix:PATH" or "tcp:HOST:PORT" */
     int listen_fd;   /* a listening stream socket; not taken */
     pid_t pid;       /* the QEMU process; 0: found from the monitor */
+    /* Called once, when clients can come; @pid is 0 where it is not known. NULL for none. */
+    void (*ready)(pid_t pid, gpointer user);
+    gpointer ready_user;
 } QmpProxyOptions;
 
 /*
