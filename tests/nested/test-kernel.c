@@ -10,13 +10,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/utsname.h>
 
 #include "attach/userfaultfd.h"
+#include "kernel-version.h"
 #include "pagemap-scan.h"
 #include "tests/process.h"
 #include "tests/qtest/writer-guest.h"
@@ -27,25 +26,13 @@
 #define TRACE "/sys/kernel/tracing/trace"
 #define EVENT "kvm_userspace_exit"
 
-/* Whether the kernel is older than @major.@minor. */
-static gboolean kernel_before(guint major, guint minor)
-{
-    struct utsname name;
-    guint has_major, has_minor;
-
-    g_assert_no_errno(uname(&name));
-    g_assert_cmpint(sscanf(name.release, "%u.%u", &has_major, &has_minor), ==, 2);
-    return has_major < major || (has_major == major && has_minor < minor);
-}
-
 /* Of 6.1: memory on files can be protected, holes of anonymous memory cannot. */
 static void test_features_are_missing(void)
 {
     g_autoptr(GError) error = NULL;
     guint64 features = 0;
 
-    if (!kernel_before(6, 4)) {
-        g_test_skip("this kernel is not before 6.4");
+    if (!test_need_kernel_before_6_4()) {
         return;
     }
     g_assert_true(userfaultfd_query_features(&features, &error));
@@ -64,8 +51,7 @@ static void test_features_are_missing(void)
  */
 static void test_holes_are_read(void)
 {
-    if (!kernel_before(6, 4)) {
-        g_test_skip("this kernel is not before 6.4");
+    if (!test_need_kernel_before_6_4()) {
         return;
     }
     g_autoptr(TestDir) dir = test_dir_new();
