@@ -1,201 +1,17 @@
 /*
- * One instant or not: the judgement of the bare-metal guest's memory.
+ * One instant or not: the judgement of the bare-metal guest's memory, and of its vCPUs' pages.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "instant-check.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
-#include "migration/image-reader.h"
-#include "tests/guest/layout.h"
+#include "instant-judge.h"
 
-#define LINES_MAX 8 /* pages that a result names */
+#define LINES_MAX 8 /* that a result's text has */
 
-typedef struct Range {
-    guint64 address;
-    guint64 length;
-    char *block;
-    guint64 offset;
-    guint8 *data;    /* @length bytes, mapped: what is not touched costs nothing */
-    guint8 *present; /* how often each page was put, up to 255 */
-} Range;
-
-struct InstantMemory {
-    GPtrArray *ranges;
-};
-
-static void range_free(gpointer data)
-{
-    Range *range = data;
-
-    munmap(range->data, range->length);
-    g_free(range->present);
-    g_free(range->block);
-    g_free(range);
-}
-
-InstantMemory *instant_memory_new(void)
-{
-    InstantMemory *memory = g_new0(InstantMemory, 1);
-
-    memory->ranges = g_ptr_array_new_with_free_func(range_free);
-    return memory;
-}
-
-void instant_memory_free(InstantMemory *memory)
-{
-    if (memory) {
-        g_ptr_array_unref(memory->ranges);
-        g_free(memory);
-    }
-}
-
-void instant_memory_map(InstantMemory *memory, guint64 address, guint64 length, const char *block,
-                        guint64 offset)
-{
-    Range *range = g_new0(Range, 1);
-
-    g_assert_cmpuint(length % GUEST_PAGE_SIZE, ==, 0);
-    range->address = address;
-    range->length = length;
-    range->block = g_strdup(block);
-    range->offset = offset;
-    range->data = mmap(NULL, length, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    g_assert_true(range->data != MAP_FAILED);
-    range->present = g_malloc0(length / GUEST_PAGE_SIZE);
-    g_ptr_array_add(memory->ranges, range);
-}
-
-static Range *find_range(InstantMemory *memory, guint64 address)
-{
-    for (guint i = 0; i < memory->ranges->len; i++) {
-        Range *range = g_ptr_array_index(memory->ranges, i);
-
-        if (address >= range->address && address - range->address < range->length) {
-            return range;
-        }
-    }
-    return NULL;
-}
-
-/* @data NULL: zeros. */
-static void range_put(Range *range, guint64 at, const guint8 *data, gsize length)
-{
-    guint8 *present = &range->present[at / GUEST_PAGE_SIZE];
-
-    if (data) {
-        memcpy(range->data + at, data, length);
-    } else if (*present) {
-        memset(range->data + at, 0, length);
-    }
-    *present = (guint8)MIN(*present + 1, 255);
-}
-
-void instant_memory_put(InstantMemory *memory, guint64 address, gconstpointer data, gsize length)
-{
-    Range *range = find_range(memory, address);
-
-    g_assert_nonnull(range);
-    g_assert_cmpuint(address % GUEST_PAGE_SIZE + length, <=, GUEST_PAGE_SIZE);
-    range_put(range, address - range->address, data, length);
-}
-
-/* The page's bytes, or NULL where nothing put it. */
-static const guint64 *get_page(InstantMemory *memory, guint64 address, guint *times)
-{
-    const Range *range = find_range(memory, address);
-
-    *times = range ? range->present[(address - range->address) / GUEST_PAGE_SIZE] : 0;
-    return *times ? (const guint64 *)(const void *)(range->data + (address - range->address))
-                  : NULL;
-}
-
-guint64 instant_memory_count(InstantMemory *memory, guint64 address, guint64 length, guint8 byte)
-{
-    guint64 count = 0;
-
-    for (guint64 at = address; at < address + length; at += GUEST_PAGE_SIZE) {
-        guint times = 0;
-        const guint8 *page = (const guint8 *)get_page(memory, at, &times);
-        gsize i = 0;
-        while (page && times == 1 && i < GUEST_PAGE_SIZE && page[i] == byte) {
-            i++;
-        }
-        count += i == GUEST_PAGE_SIZE;
-    }
-    return count;
-}
-
-/* ---- Filling it ---- */
-
-typedef struct LoadContext {
-    InstantMemory *memory;
-    const ImageHead *head;
-} LoadContext;
-
-static gboolean block_has_name(const char *block, const char *name)
-{
-    const char *slash = strrchr(block, '/');
-
-    return g_str_equal(block, name) || (slash && g_str_equal(slash + 1, name));
-}
-
-static gboolean load_run(guint block, guint64 offset, const void *data, guint64 length,
-                         gpointer user, GError **errp)
-{
-    const LoadContext *context = user;
-    const ImageBlock *image_block = g_ptr_array_index(context->head->blocks, block);
-
-    for (guint64 at = 0; at < length; at += GUEST_PAGE_SIZE) {
-        for (guint i = 0; i < context->memory->ranges->len; i++) {
-            Range *range = g_ptr_array_index(context->memory->ranges, i);
-
-            if (offset + at >= range->offset && offset + at - range->offset < range->length &&
-                block_has_name(image_block->name, range->block)) {
-                range_put(range, offset + at - range->offset,
-                          data ? (const guint8 *)data + at : NULL, GUEST_PAGE_SIZE);
-            }
-        }
-    }
-    return TRUE;
-}
-
-gboolean instant_memory_load_image(InstantMemory *memory, const char *path, guint64 offset,
-                                   GError **errp)
-{
-    g_autoptr(ImageReader) reader = image_reader_open(path, offset, errp);
-    LoadContext context = { .memory = memory };
-
-    if (!reader) {
-        return FALSE;
-    }
-    context.head = image_reader_get_head(reader);
-    return image_reader_foreach_page(reader, load_run, &context, errp);
-}
-
-void instant_memory_load_live(InstantMemory *memory, TestVm *vm)
-{
-    for (guint i = 0; i < memory->ranges->len; i++) {
-        Range *range = g_ptr_array_index(memory->ranges, i);
-
-        test_vm_read_memory(vm, range->address, range->data, range->length);
-        memset(range->present, 1, range->length / GUEST_PAGE_SIZE);
-    }
-}
-
-/* ---- Judging it ---- */
-
-typedef struct Judge {
-    InstantMemory *memory;
-    InstantResult *result;
-    struct guest_state state;
-    guint lines;
-} Judge;
-
-static void G_GNUC_PRINTF(2, 3) complain(Judge *judge, const char *format, ...)
+void judge_complain(Judge *judge, const char *format, ...)
 {
     va_list ap;
 
@@ -207,60 +23,67 @@ static void G_GNUC_PRINTF(2, 3) complain(Judge *judge, const char *format, ...)
     }
 }
 
-static guint64 page_address(const struct guest_state *state, guint64 page)
+const guint64 *judge_get_page(Judge *judge, guint64 address)
 {
-    guint i = 0;
+    guint times;
+    const guint64 *words = instant_memory_get_page(judge->memory, address, &times);
 
-    while (page >= state->range[i].pages) {
-        page -= state->range[i++].pages;
+    if (!words) {
+        judge->result->missing++;
+        judge_complain(judge, "page 0x%" G_GINT64_MODIFIER "x is missing", address);
     }
-    return state->range[i].start + page * GUEST_PAGE_SIZE;
+    judge->result->repeated += times > 1;
+    return words;
 }
 
-/* Reads the guest's own description of itself. */
-static gboolean judge_read_state(Judge *judge)
+void judge_wrong_page(Judge *judge, guint64 address, guint64 expected, guint64 found, gboolean torn)
 {
-    struct guest_state *state = &judge->state;
+    InstantResult *result = judge->result;
+    const char *verdict = torn ? "torn" : found > expected ? "late" : "early";
+
+    *(torn ? &result->torn : found > expected ? &result->late : &result->early) += 1;
+    judge_complain(judge,
+                   "page 0x%" G_GINT64_MODIFIER "x is %s: expected %" G_GUINT64_FORMAT
+                   ", found %" G_GUINT64_FORMAT,
+                   address, verdict, expected, found);
+}
+
+/* Reads the guest's own description of the vCPU. */
+static gboolean judge_read_state(Judge *judge, guint64 cpu)
+{
+    struct guest_state *state = &judge->state[cpu];
+    const guint64 *page = judge_get_page(judge, guest_state_address(cpu));
     guint64 pages = 0;
-    guint times;
-    const guint64 *page = get_page(judge->memory, GUEST_STATE_ADDRESS, &times);
 
     if (!page) {
-        complain(judge, "the state page is missing");
         return FALSE;
     }
     memcpy(state, page, sizeof(*state));
-    if (state->magic != GUEST_MAGIC || state->range_count > GUEST_MAX_RANGES) {
-        complain(judge, "the state page is not the guest's");
+    if (state->magic != GUEST_MAGIC || state->range_count > GUEST_MAX_RANGES || state->cpus < 1 ||
+        state->cpus > GUEST_MAX_CPUS || state->cpu != cpu) {
+        judge_complain(judge, "the state page is not the guest's");
         return FALSE;
     }
     for (guint i = 0; i < state->range_count; i++) {
         pages += state->range[i].pages;
     }
     if (pages == 0 || pages != state->page_count || pages > GUEST_MAX_ADDRESS / GUEST_PAGE_SIZE) {
-        complain(judge, "the state page contradicts itself");
+        judge_complain(judge, "the state page contradicts itself");
         return FALSE;
     }
-    if (times > 1) {
-        judge->result->repeated++;
-    }
-    judge->result->counter = state->counter;
     return TRUE;
 }
 
-/* What a page must hold whose first number ever was @first, when @counter was the last number. */
-static guint64 expected_number(guint64 first, guint64 counter, guint64 page_count)
-{
-    return counter < first ? 0 : first + (counter - first) / page_count * page_count;
-}
-
 /* All words that the guest does not write must be zero, as they were at the beginning. */
-static guint64 count_foreign(const guint64 *words)
+static guint64 count_foreign(const struct guest_state *state, const guint64 *words)
 {
     guint64 foreign = 0;
 
     for (guint i = 0; i < GUEST_WORDS; i++) {
-        foreign += words[i] != 0 && i != GUEST_WORD_FIRST && i != GUEST_WORD_MIDDLE &&
+        gboolean seen = state->cpus > 1 && i >= GUEST_WORD_SEEN &&
+                        i < GUEST_WORD_SEEN + state->cpus && i != GUEST_WORD_SEEN + state->cpu;
+
+        foreign += words[i] != 0 && !seen && i != GUEST_WORD_FIRST && i != GUEST_WORD_MIDDLE &&
                    i != GUEST_WORD_LAST;
     }
     return foreign;
@@ -280,84 +103,86 @@ static gboolean is_in_transit(const guint64 word[3], guint64 old, guint64 next)
     return i == 3;
 }
 
-static void judge_words(Judge *judge, guint64 address, const guint64 word[3], guint64 expected)
-{
-    InstantResult *result = judge->result;
-    const char *verdict;
-
-    if (word[0] != word[1] || word[1] != word[2]) {
-        verdict = "torn";
-        result->torn++;
-    } else if (word[0] > expected) {
-        verdict = "late";
-        result->late++;
-    } else {
-        verdict = "early";
-        result->early++;
-    }
-    complain(judge,
-             "page 0x%" G_GINT64_MODIFIER "x is %s: expected %" G_GUINT64_FORMAT
-             ", found %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT,
-             address, verdict, expected, word[0], word[1], word[2]);
-}
-
 /* @first is the number that was written to page @page in the first round. */
-static void judge_page(Judge *judge, guint64 page, guint64 first)
+static void judge_page(Judge *judge, const struct guest_state *state, guint64 page, guint64 first)
 {
-    const struct guest_state *state = &judge->state;
-    guint64 address = page_address(state, page), expected, word[3];
-    guint times;
-    const guint64 *words = get_page(judge->memory, address, &times);
+    guint64 address = guest_page_address(state, page), expected, word[3];
+    const guint64 *words = judge_get_page(judge, address);
 
     judge->result->pages++;
     if (!words) {
-        judge->result->missing++;
-        complain(judge, "page 0x%" G_GINT64_MODIFIER "x is missing", address);
         return;
     }
-    if (times > 1) {
-        judge->result->repeated++;
-    }
-    judge->result->foreign += count_foreign(words);
+    judge->result->foreign += count_foreign(state, words);
     word[0] = words[GUEST_WORD_FIRST];
     word[1] = words[GUEST_WORD_MIDDLE];
     word[2] = words[GUEST_WORD_LAST];
-    expected = expected_number(first, state->counter, state->page_count);
+    expected = guest_expected_number(first, state->counter, state->page_count);
     if (word[0] == expected && word[1] == expected && word[2] == expected) {
         return;
     }
     /* The one write that may be ahead of the counter. */
-    if (expected_number(first, state->counter + 1, state->page_count) == state->counter + 1 &&
+    if (guest_expected_number(first, state->counter + 1, state->page_count) == state->counter + 1 &&
         is_in_transit(word, expected, state->counter + 1)) {
         return;
     }
-    judge_words(judge, address, word, expected);
+    judge_wrong_page(judge, address, expected, word[0] == expected ? word[2] : word[0],
+                     word[0] != word[1] || word[1] != word[2]);
+}
+
+static void judge_pages(Judge *judge, const struct guest_state *state)
+{
+    const guint64 mask = guest_order_mask(state->page_count);
+
+    for (guint64 i = 0, page = 0; i < state->page_count; i++) {
+        judge_page(judge, state, page, i + 1);
+        page = guest_next_page(state, page, mask);
+    }
+}
+
+static gboolean judge_all(Judge *judge)
+{
+    InstantResult *result = judge->result;
+
+    for (guint64 cpu = 0; cpu == 0 || cpu < judge->state[0].cpus; cpu++) {
+        if (!judge_read_state(judge, cpu)) {
+            return FALSE;
+        }
+        if (judge->state[cpu].cpus != judge->state[0].cpus) {
+            judge_complain(judge, "the state pages contradict each other");
+            return FALSE;
+        }
+    }
+    judge->cpus = result->cpus = judge->state[0].cpus;
+    result->counter = judge->state[0].counter;
+    for (guint64 cpu = 0; cpu < judge->cpus; cpu++) {
+        judge_pages(judge, &judge->state[cpu]);
+    }
+    if (result->foreign) {
+        judge_complain(judge, "%" G_GUINT64_FORMAT " words that the guest never wrote",
+                       result->foreign);
+    }
+    judge_what_was_seen(judge);
+    judge_dma(judge);
+    return judge->lines == 0;
 }
 
 gboolean instant_check(InstantMemory *memory, InstantResult *result)
 {
     Judge judge = { .memory = memory, .result = result };
+    gboolean good;
 
     *result = (InstantResult){ .text = g_string_new(NULL) };
-    if (!judge_read_state(&judge)) {
-        return FALSE;
-    }
-    for (guint64 i = 0, page = 0, mask = guest_order_mask(judge.state.page_count);
-         i < judge.state.page_count; i++) {
-        judge_page(&judge, page, i + 1);
-        page = guest_next_page(&judge.state, page, mask);
-    }
-    if (result->foreign) {
-        complain(&judge, "%" G_GUINT64_FORMAT " words that the guest never wrote", result->foreign);
-    }
-    g_string_append_printf(result->text,
-                           "instant %" G_GUINT64_FORMAT ", %" G_GUINT64_FORMAT
-                           " pages: %" G_GUINT64_FORMAT " early, %" G_GUINT64_FORMAT
-                           " late, %" G_GUINT64_FORMAT " torn, %" G_GUINT64_FORMAT
-                           " missing, %" G_GUINT64_FORMAT " repeated",
-                           result->counter, result->pages, result->early, result->late,
-                           result->torn, result->missing, result->repeated);
-    return judge.lines == 0;
+    good = judge_all(&judge);
+    g_string_append_printf(
+        result->text,
+        "instant %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " vCPUs, %" G_GUINT64_FORMAT
+        " device requests, %" G_GUINT64_FORMAT " pages: %" G_GUINT64_FORMAT
+        " early, %" G_GUINT64_FORMAT " late, %" G_GUINT64_FORMAT " torn, %" G_GUINT64_FORMAT
+        " missing, %" G_GUINT64_FORMAT " repeated, %" G_GUINT64_FORMAT " effects before causes",
+        result->counter, result->cpus, result->requests, result->pages, result->early, result->late,
+        result->torn, result->missing, result->repeated, result->effects);
+    return good;
 }
 
 void instant_result_clear(InstantResult *result)

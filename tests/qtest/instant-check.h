@@ -6,35 +6,12 @@
  */
 #pragma once
 
-#include <glib.h>
-
-#include "vm.h"
-
-/* Guest-physical memory, as an image has it. */
-typedef struct InstantMemory InstantMemory;
-
-InstantMemory *instant_memory_new(void);
-void instant_memory_free(InstantMemory *memory);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(InstantMemory, instant_memory_free)
-
-/*
- * Says that guest-physical @address on, @length bytes, is the RAM block @block from @offset on.
- * @block is the name in the image, or the last part of it ("mem0" for "/objects/mem0").
- */
-void instant_memory_map(InstantMemory *memory, guint64 address, guint64 length, const char *block,
-                        guint64 offset);
-/* Writes @length bytes at @address, within one page, and counts the page as present. */
-void instant_memory_put(InstantMemory *memory, guint64 address, gconstpointer data, gsize length);
-/* Fills it from the image @path, whose stream begins at @offset. */
-gboolean instant_memory_load_image(InstantMemory *memory, const char *path, guint64 offset,
-                                   GError **errp);
-/* How many pages from @address on, @length bytes, are there once and hold nothing but @byte. */
-guint64 instant_memory_count(InstantMemory *memory, guint64 address, guint64 length, guint8 byte);
-/* Fills it from the running QEMU of @vm: no instant at all unless the guest stands still. */
-void instant_memory_load_live(InstantMemory *memory, TestVm *vm);
+#include "instant-memory.h"
 
 typedef struct InstantResult {
-    guint64 counter;  /* the instant: the number that was written last */
+    guint64 counter;  /* the instant: the number that the first vCPU wrote last */
+    guint64 cpus;     /* that write */
+    guint64 requests; /* that devices are done with */
     guint64 pages;    /* looked at */
     guint64 early;    /* pages with content from before the instant */
     guint64 late;     /* ... from after it */
@@ -42,6 +19,7 @@ typedef struct InstantResult {
     guint64 missing;  /* not in the image */
     guint64 repeated; /* more than once in it: no fault, the last one counts */
     guint64 foreign;  /* words that the guest never wrote */
+    guint64 effects;  /* things seen before they happened: by another vCPU, by a device */
     GString *text;    /* what is wrong, with the first pages by address */
 } InstantResult;
 

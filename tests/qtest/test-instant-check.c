@@ -52,6 +52,7 @@ static InstantMemory *new_memory(guint64 counter)
         .counter = counter,
         .page_count = PAGES,
         .range_count = 2,
+        .cpus = 1,
         .range = { { FIRST_START, FIRST_PAGES }, { SECOND_START, SECOND_PAGES } },
     };
 

@@ -1,17 +1,16 @@
 /*
  * The judge judged, end to end: with one rule of docs/devel/invariants.md broken, images are not
- * one instant, and the tests see it; with a feature of the kernel missing, they still are.
+ * one instant, and the tests see it, whatever guest it is; with a feature of the kernel missing,
+ * they still are. "test-mutations kvm" breaks the rules under KVM.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <string.h>
 #include <unistd.h>
 
-#include "writer-guest.h"
+#include "instant-case.h"
 
-/* A broken rule shows only when the guest writes at the right moment: its rounds are short. */
 #define MUTANT_SNAPSHOTS 10
-#define MUTANT_RANGES "ranges=0x1000000+0x400000"
 #define FALLBACK_SNAPSHOTS 3
 
 /* Returns the report as text; the caller frees. */
@@ -30,10 +29,14 @@ static char *take_snapshot(TestVm *vm, const char *faults, const char *image)
 }
 
 /* Whether the image is one instant; what is wrong with it goes to the log. */
-static gboolean image_is_one_instant(const char *image)
+static gboolean image_is_one_instant(const InstantCase *c, const char *image)
 {
-    g_autoptr(InstantMemory) memory = writer_guest_load_image(image, 0);
+    g_autoptr(InstantMemory) memory = instant_case_new_memory(c);
+    g_autoptr(GError) err = NULL;
     InstantResult result;
+
+    instant_memory_load_image(memory, image, 0, &err);
+    g_assert_no_error(err);
     gboolean good = instant_check(memory, &result);
 
     if (!good) {
@@ -44,29 +47,94 @@ static gboolean image_is_one_instant(const char *image)
     return good;
 }
 
-static void test_mutant(gconstpointer data)
+/*
+ * A broken rule shows only when something is written at the right moment: the vCPUs' rounds are
+ * short, or the vCPU has one page and it is the device that writes all the time.
+ */
+typedef struct MutantGuest {
+    const char *name;
+    const char *kind;
+    guint cpus;
+    InstantDevice device;
+    const char *ranges;
+} MutantGuest;
+
+static const MutantGuest mutant_guests[] = {
+    { "vcpu", "transparent-huge", 1, INSTANT_NO_DEVICE, "ranges=0x1000000+0x400000" },
+    { "vcpus", "memfd-shared", 4, INSTANT_NO_DEVICE, "ranges=0x1000000+0x400000" },
+    { "disk", "memfd-shared", 1, INSTANT_DISK_IOTHREAD, "ranges=0x1000000+0x1000" },
+    { "net", "anonymous-4k", 1, INSTANT_NET, "ranges=0x1000000+0x1000" },
+};
+
+typedef struct Mutant {
+    const char *fault;
+    const MutantGuest *guest;
+    gboolean kvm;
+} Mutant;
+
+static void hunt_mutant(const Mutant *mutant, const InstantCase *c)
 {
-    if (!test_need_faults()) {
-        return;
-    }
     g_autoptr(TestDir) dir = test_dir_new();
     g_autofree char *image = test_dir_file(dir, "image");
-    g_autoptr(TestVm) vm = writer_guest_start("-append", MUTANT_RANGES, NULL);
+    g_autoptr(TestVm) vm = instant_case_new_vm(c, dir, FALSE);
     guint taken = 0;
     gboolean found = FALSE;
 
+    instant_case_launch(c, vm);
     while (!found && taken < MUTANT_SNAPSHOTS) {
-        g_free(take_snapshot(vm, data, image));
+        instant_case_snapshot(c, vm, image, NULL);
         taken++;
-        found = !image_is_one_instant(image);
+        found = !image_is_one_instant(c, image);
     }
     if (!found) {
         g_error("%u snapshots with \"%s\" were all found to be right: the judge is blind to it",
-                taken, (const char *)data);
+                taken, mutant->fault);
     }
     g_test_message("found in snapshot %u", taken);
     /* The rules that are broken are about the image: the guest itself is not harmed. */
-    writer_guest_assert_goes_on(vm);
+    instant_case_assert_goes_on(c, vm);
+}
+
+static void test_mutant(gconstpointer data)
+{
+    const Mutant *mutant = data;
+    const MutantGuest *guest = mutant->guest;
+    const InstantCase c = {
+        .kind = memory_kind_find(guest->kind),
+        .kvm = mutant->kvm,
+        .cpus = guest->cpus,
+        .device = guest->device,
+        .ranges = guest->ranges,
+        .faults = mutant->fault,
+    };
+    TestReaper *hugepages;
+
+    if (instant_case_begin(&c, &hugepages)) {
+        hunt_mutant(mutant, &c);
+        instant_case_end(hugepages);
+    }
+}
+
+static void add_mutants(gboolean kvm)
+{
+    static const char *const faults[] = { "lose-touched-page", "release-before-copy",
+                                          "ignore-claim" };
+
+    for (guint i = 0; i < G_N_ELEMENTS(faults) * G_N_ELEMENTS(mutant_guests); i++) {
+        const MutantGuest *guest = &mutant_guests[i / G_N_ELEMENTS(faults)];
+
+        /* Devices write from QEMU's own threads: KVM has no part in it. */
+        if (kvm && guest->device != INSTANT_NO_DEVICE) {
+            continue;
+        }
+        Mutant *mutant = g_new0(Mutant, 1);
+        mutant->fault = faults[i % G_N_ELEMENTS(faults)];
+        mutant->guest = guest;
+        mutant->kvm = kvm;
+        g_autofree char *path = g_strdup_printf("/mutations/%s/%s-%s", kvm ? "kvm" : "tcg",
+                                                mutant->fault, mutant->guest->name);
+        g_test_add_data_func_full(path, mutant, test_mutant, g_free);
+    }
 }
 
 typedef struct Fallback {
@@ -124,8 +192,6 @@ static void test_late_release(void)
 
 int main(int argc, char **argv)
 {
-    static const char *const mutants[] = { "lose-touched-page", "release-before-copy",
-                                           "ignore-claim" };
     static const Fallback fallbacks[] = {
         { "no-wp-unpopulated", "\"holes-by\" : \"reading\"" },
         { "no-uffd-syscall", "\"userfaultfd-by\" : \"/dev/userfaultfd\"" },
@@ -133,13 +199,15 @@ int main(int argc, char **argv)
         { "no-o-tmpfile", NULL },
         { "wp-one-mapping", NULL },
     };
+    g_autofree char *reason = NULL;
 
     g_test_init(&argc, &argv, NULL);
-    for (guint i = 0; i < G_N_ELEMENTS(mutants); i++) {
-        g_autofree char *path = g_strdup_printf("/mutations/%s", mutants[i]);
-        g_test_add_data_func(path, mutants[i], test_mutant);
+    gboolean kvm = argc > 1 && g_str_equal(argv[1], "kvm");
+    if (kvm && !test_have_kvm(&reason)) {
+        test_skip_all(reason);
     }
-    for (guint i = 0; i < G_N_ELEMENTS(fallbacks); i++) {
+    add_mutants(kvm);
+    for (guint i = 0; !kvm && i < G_N_ELEMENTS(fallbacks); i++) {
         g_autofree char *path = g_strdup_printf("/mutations/%s", fallbacks[i].fault);
         g_test_add_data_func(path, &fallbacks[i], test_fallback);
     }

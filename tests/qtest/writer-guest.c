@@ -72,6 +72,21 @@ void writer_guest_assert_goes_on(TestVm *vm)
     }
 }
 
+void writer_guest_assert_checks_itself(TestVm *vm)
+{
+    g_autofree char *before = test_vm_read_serial(vm);
+    g_autofree char *answer = test_vm_hmp(vm, "sendkey c");
+
+    g_assert_cmpstr(answer, ==, "");
+    if (!test_vm_serial_wait_try(vm, strlen(before), "C", WRITER_TIMEOUT_MS)) {
+        g_autofree char *after = test_vm_read_serial(vm);
+        const char *wrong = strchr(after, 'X');
+
+        g_error("the guest has not found all of its memory right; it said: %s",
+                wrong ? wrong : after);
+    }
+}
+
 InstantMemory *writer_guest_load_image(const char *path, guint64 offset)
 {
     InstantMemory *memory = instant_memory_new();

@@ -19,6 +19,8 @@ TestVm *writer_guest_new(const char *first, ...);
 guint64 writer_guest_read_counter(TestVm *vm);
 /* It finishes two more rounds without having found a wrong page in its own memory. */
 void writer_guest_assert_goes_on(TestVm *vm);
+/* Has it check every word of its memory (a key is pressed), and it says that all are right. */
+void writer_guest_assert_checks_itself(TestVm *vm);
 /* The memory of such a guest in the image at @path, from @offset on; to be freed. */
 InstantMemory *writer_guest_load_image(const char *path, guint64 offset);
 /* The image at @path, from @offset on, is one instant of such a guest; returns the counter. */
