@@ -8,15 +8,14 @@
 #define SLOT_PAGES 4
 #define SLOT_BYTES (SLOT_PAGES * GUEST_PAGE_SIZE)
 #define SECTOR_SIZE 512
-#define TAGS_MAX 341 /* of a queue with 1024 descriptors */
 #define REG_CAPACITY 20
 
 static struct dma dma;
 static struct virtio_queue queue;
 static uint64_t tags;
 static uint64_t blocks;
-static uint64_t tag_slot[TAGS_MAX]; /* where its request goes */
-static bool tag_busy[TAGS_MAX];
+static uint64_t tag_slot[GUEST_DISK_TAGS_MAX]; /* where its request goes */
+static bool tag_busy[GUEST_DISK_TAGS_MAX];
 
 static volatile struct guest_disk_tag *tag_at(uint64_t tag)
 {
@@ -55,7 +54,7 @@ void disk_start(const struct options *options)
     for (uint64_t tag = 0; tag < tags; tag++) {
         prepare_tag(tag);
     }
-    dma_prepare(&dma, GUEST_DMA_DISK, &options->disk, SLOT_PAGES, &queue);
+    dma_prepare(&dma, GUEST_DMA_DISK, &options->disk, SLOT_PAGES, &queue, tags);
     dma.shared->blocks = blocks;
     dma_publish(&dma);
 }

@@ -40,7 +40,7 @@ void dma_check_all(void)
 }
 
 void dma_prepare(struct dma *dma, uint64_t kind, const struct memory_range *range,
-                 uint64_t slot_pages, const struct virtio_queue *queue)
+                 uint64_t slot_pages, const struct virtio_queue *queue, uint64_t under_way)
 {
     volatile struct guest_dma *shared = (volatile struct guest_dma *)guest_dma_address(kind);
     uint64_t slots = range->length / GUEST_PAGE_SIZE / slot_pages;
@@ -49,7 +49,7 @@ void dma_prepare(struct dma *dma, uint64_t kind, const struct memory_range *rang
     dma->start = range->start;
     dma->mask = guest_order_mask(slots);
     /* A slot must not be asked for again while its last request is under way. */
-    if (slots < queue->size) {
+    if (slots <= under_way) {
         die("disk= or net= is too small");
     }
     shared->kind = kind;

@@ -32,9 +32,12 @@ struct dma {
     uint64_t submit_slot; /* of the next request */
 };
 
-/* @range is where the slots are. Sets up the state page, but for its magic. */
+/*
+ * @range is where the slots are, @under_way how many requests there can be at once. Sets up the
+ * state page, but for its magic.
+ */
 void dma_prepare(struct dma *dma, uint64_t kind, const struct memory_range *range,
-                 uint64_t slot_pages, const struct virtio_queue *queue);
+                 uint64_t slot_pages, const struct virtio_queue *queue, uint64_t under_way);
 /* From now on others may look. */
 void dma_publish(struct dma *dma);
 /* The slot of the next request; dma_submitted() goes on. */

@@ -151,6 +151,7 @@ static inline uint64_t guest_dma_address(uint64_t kind)
 /* One for each request that can be under way; request r has number r modulo their number. */
 #define GUEST_DISK_TAGS_ADDRESS GUEST_QUEUE_ADDRESS(3)
 #define GUEST_DISK_TAG_DESCRIPTORS 3 /* header, data, status */
+#define GUEST_DISK_TAGS_MAX 32
 #define GUEST_DISK_PENDING 0xff
 struct guest_disk_tag {
     uint32_t type; /* the request as the device reads it, 16 bytes */
@@ -164,7 +165,9 @@ struct guest_disk_tag {
 
 static inline uint64_t guest_disk_tags(uint64_t queue_size)
 {
-    return queue_size / GUEST_DISK_TAG_DESCRIPTORS;
+    uint64_t fit = queue_size / GUEST_DISK_TAG_DESCRIPTORS;
+
+    return fit < GUEST_DISK_TAGS_MAX ? fit : GUEST_DISK_TAGS_MAX;
 }
 
 static inline uint64_t guest_disk_block(uint64_t number, uint64_t blocks)

@@ -61,7 +61,7 @@ void net_start(const struct options *options)
     for (uint64_t i = 0; i < PACKETS; i++) {
         prepare_packet(i);
     }
-    dma_prepare(&dma, GUEST_DMA_NET, &options->net, 1, &rx);
+    dma_prepare(&dma, GUEST_DMA_NET, &options->net, 1, &rx, RX_POSTED);
     dma_publish(&dma);
 }
 

@@ -75,9 +75,8 @@ static void add_disk(const InstantCase *c, GPtrArray *args, TestDir *dir)
         add(args, "iothread,id=io0");
     }
     add(args, "-device");
-    g_ptr_array_add(args, g_strdup_printf("virtio-blk-pci,drive=disk0" LEGACY "%s%s",
-                                          iothread ? ",iothread=io0" : "",
-                                          c->kvm ? ",queue-size=64" : ",queue-size=128"));
+    g_ptr_array_add(args, g_strdup_printf("virtio-blk-pci,drive=disk0" LEGACY "%s",
+                                          iothread ? ",iothread=io0" : ""));
 }
 
 static void add_net(GPtrArray *args)

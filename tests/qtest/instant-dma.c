@@ -47,7 +47,7 @@ static gboolean dma_is_sane(const struct guest_dma *dma)
 {
     return dma->queue_size >= 4 && dma->queue_size <= QUEUE_MAX &&
            (dma->queue_size & (dma->queue_size - 1)) == 0 && dma->slot_pages >= 1 &&
-           dma->slot_pages <= 64 && dma->slots >= dma->queue_size &&
+           dma->slot_pages <= 64 && dma->slots > 0 &&
            dma->slots <= GUEST_MAX_ADDRESS / GUEST_PAGE_SIZE &&
            (dma->kind != GUEST_DMA_DISK || dma->blocks > 0);
 }
