@@ -26,31 +26,21 @@ void output_count(Output *output, guint64 bytes, guint64 zero_bytes)
     atomic_fetch_add_explicit(&output->saved, bytes, memory_order_relaxed);
 }
 
-/* The end of the run of pages that are zero, or are not, as the one at @from. */
-static guint64 run_end(const guint8 *data, guint64 from, guint64 length, gboolean *zero)
-{
-    guint64 end = from + POOL_SLOT_SIZE;
-
-    *zero = buffer_is_zero(data + from, POOL_SLOT_SIZE);
-    while (end < length && buffer_is_zero(data + end, POOL_SLOT_SIZE) == *zero) {
-        end += POOL_SLOT_SIZE;
-    }
-    return end;
-}
-
 gboolean output_pages(Output *output, guint block, guint64 offset, const guint8 *data,
-                      guint64 length, guint64 *zero_bytes, GError **errp)
+                      guint64 length, gboolean *zero, GError **errp)
 {
     ImageWriter *writer = output->writer;
+    guint64 pages = length / POOL_SLOT_SIZE;
 
-    for (guint64 at = 0, end; at < length; at = end) {
-        gboolean zero = TRUE;
-        end = data ? run_end(data, at, length, &zero) : length;
-        if (zero) {
-            *zero_bytes += end - at;
+    for (guint64 i = 0; i < pages; i++) {
+        zero[i] = !data || buffer_is_zero(data + i * POOL_SLOT_SIZE, POOL_SLOT_SIZE);
+    }
+    for (guint64 i = 0, end; i < pages; i = end) {
+        for (end = i + 1; end < pages && zero[end] == zero[i]; end++) {
         }
-        if (!(zero ? writer->zero(writer, block, offset + at, end - at, errp)
-                   : writer->page(writer, block, offset + at, data + at, end - at, errp))) {
+        guint64 at = i * POOL_SLOT_SIZE, bytes = (end - i) * POOL_SLOT_SIZE;
+        if (!(zero[i] ? writer->zero(writer, block, offset + at, bytes, errp)
+                      : writer->page(writer, block, offset + at, data + at, bytes, errp))) {
             return FALSE;
         }
     }
@@ -61,12 +51,12 @@ static gboolean write_slots(Output *output, const gint *slots, guint n, GError *
 {
     for (guint i = 0; i < n; i++) {
         Extent extent = buffer_pool_slot_extent(output->pool, slots[i]);
-        guint64 zero_bytes = 0;
-        if (!output_pages(output, extent.block, extent.offset, extent.data, extent.length,
-                          &zero_bytes, errp)) {
+        gboolean zero;
+        if (!output_pages(output, extent.block, extent.offset, extent.data, extent.length, &zero,
+                          errp)) {
             return FALSE;
         }
-        output_count(output, extent.length, zero_bytes);
+        output_count(output, extent.length, zero ? extent.length : 0);
     }
     return output_flush(output, errp);
 }

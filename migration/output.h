@@ -24,11 +24,11 @@ gboolean output_begin(Output *output, const ImageHead *head, GError **errp);
 
 /*
  * Hands over @length bytes of a block, a multiple of POOL_SLOT_SIZE; @data (NULL: all zero) stays
- * as it is until output_flush(). *zero_bytes grows by what of it was zero. Not counted as saved:
- * that is output_count()'s, when it is known that the image keeps it.
+ * where it is until output_flush(). zero[i] tells of each POOL_SLOT_SIZE whether it was zero. Not
+ * counted as saved: that is output_count()'s, when it is known that the image keeps it.
  */
 gboolean output_pages(Output *output, guint block, guint64 offset, const guint8 *data,
-                      guint64 length, guint64 *zero_bytes, GError **errp);
+                      guint64 length, gboolean *zero, GError **errp);
 gboolean output_flush(Output *output, GError **errp);
 void output_count(Output *output, guint64 bytes, guint64 zero_bytes);
 

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "guest-window.h"
 #include "sweep.h"
 
 /* Read and written at once: it stays in the processor's own cache between the two. */
@@ -17,7 +18,8 @@ struct Sweep {
     Output *output;
     Throttle throttle;
     Outcome *outcome;
-    guint8 *buffer; /* SWEEP_BUFFER_SIZE */
+    guint8 *buffer;      /* SWEEP_BUFFER_SIZE */
+    GuestWindow *window; /* NULL for none */
     _Atomic guint64 pages_saved;
     atomic_bool done;
     /* Held while something is done to QEMU's memory map, and nowhere else by this thread. */

@@ -12,18 +12,18 @@
  */
 #include "sweep-impl.h"
 #include "util/fault-injection.h"
-#include "util/zero.h"
 
 #define PIECE_PAGES (SWEEP_BUFFER_SIZE / POOL_SLOT_SIZE)
 
-/* Pages on their way: page i lies in the sweep's buffer at i times the size of a page. */
+/* Pages on their way. */
 typedef struct Piece {
     GuestBlock *block;
     guint64 first;
     guint64 count;
-    guint64 zero_bytes;
+    gboolean through_window;
     guint8 kind[PIECE_PAGES];
     gboolean chosen[PIECE_PAGES];
+    gboolean zero[PIECE_PAGES];
 } Piece;
 
 static gboolean is_pending(GuestBlock *block, guint64 page)
@@ -68,24 +68,38 @@ static gboolean check_run(Sweep *sweep, Piece *piece, guint64 i, guint64 count, 
     return TRUE;
 }
 
-/* Reads and writes a run of chosen pages of one kind. */
+/* The bytes of a run of chosen pages of one kind; *data is NULL where they are known to be zero. */
+static gboolean read_run(Sweep *sweep, Piece *piece, guint64 i, guint64 count, const guint8 **data,
+                         GError **errp)
+{
+    GuestBlock *block = piece->block;
+    PageKind kind = (PageKind)piece->kind[i];
+    guint8 *buffer = sweep->buffer + i * block->page_size;
+
+    *data = NULL;
+    if (kind == PAGE_KIND_ZERO) {
+        return TRUE;
+    }
+    if (piece->through_window) {
+        *data = guest_window_look(sweep->window, block, piece->first + i, count);
+    }
+    if (*data) {
+        return TRUE;
+    }
+    *data = buffer;
+    return guest_block_read(sweep->ram, block, kind, (piece->first + i) * block->page_size, buffer,
+                            count * block->page_size, errp) &&
+           check_run(sweep, piece, i, count, buffer, errp);
+}
+
 static gboolean write_run(Sweep *sweep, Piece *piece, guint64 i, guint64 count, GError **errp)
 {
     GuestBlock *block = piece->block;
-    guint64 offset = (piece->first + i) * block->page_size;
-    guint64 length = count * block->page_size;
-    guint8 *data = NULL;
+    const guint8 *data;
 
-    if (piece->kind[i] != PAGE_KIND_ZERO) {
-        data = sweep->buffer + i * block->page_size;
-        if (!guest_block_read(sweep->ram, block, (PageKind)piece->kind[i], offset, data, length,
-                              errp) ||
-            !check_run(sweep, piece, i, count, data, errp)) {
-            return FALSE;
-        }
-    }
-    return output_pages(sweep->output, block->index, offset, data, length, &piece->zero_bytes,
-                        errp);
+    return read_run(sweep, piece, i, count, &data, errp) &&
+           output_pages(sweep->output, block->index, (piece->first + i) * block->page_size, data,
+                        count * block->page_size, piece->zero + i, errp);
 }
 
 static gboolean write_chosen(Sweep *sweep, Piece *piece, GError **errp)
@@ -106,37 +120,48 @@ static gboolean write_chosen(Sweep *sweep, Piece *piece, GError **errp)
 static void take_written(Sweep *sweep, Piece *piece)
 {
     GuestBlock *block = piece->block;
-    guint64 taken = 0;
+    guint64 taken = 0, zero = 0;
 
     for (guint64 i = 0; i < piece->count; i++) {
-        if (!piece->chosen[i]) {
-            continue;
-        }
-        if (page_take(block, piece->first + i) || fault_injected("ignore-claim")) {
+        if (piece->chosen[i] &&
+            (page_take(block, piece->first + i) || fault_injected("ignore-claim"))) {
             taken++;
-        } else if (piece->kind[i] == PAGE_KIND_ZERO ||
-                   buffer_is_zero(sweep->buffer + i * block->page_size, block->page_size)) {
-            piece->zero_bytes -= block->page_size;
+            zero += piece->zero[i] ? 1 : 0;
         }
     }
     atomic_fetch_add_explicit(&sweep->pages_saved, taken, memory_order_relaxed);
-    output_count(sweep->output, taken * block->page_size, piece->zero_bytes);
+    output_count(sweep->output, taken * block->page_size, zero * block->page_size);
 }
 
+static gboolean write_piece(Sweep *sweep, Piece *piece, GError **errp)
+{
+    GuestBlock *block = piece->block;
+
+    for (guint64 i = 0; i < piece->count; i++) {
+        piece->chosen[i] = is_pending(block, piece->first + i);
+    }
+    return guest_block_scan(sweep->ram, block, piece->first, piece->count, piece->kind, errp) &&
+           write_chosen(sweep, piece, errp);
+}
+
+/*
+ * Through the window where there is one. If a page that was to be there turned out a hole, all is
+ * written once more from our own copy, which is looked at closely; again the last one counts.
+ */
 static gboolean sweep_piece(Sweep *sweep, GuestBlock *block, guint64 first, guint64 count,
                             GError **errp)
 {
-    Piece piece = { .block = block, .first = first, .count = count };
+    Piece piece = { .block = block, .first = first, .count = count, .through_window = TRUE };
+    guint64 holes = guest_window_get_holes(sweep->window);
 
-    if (!output_slots(sweep->output, errp)) {
+    if (!output_slots(sweep->output, errp) || !write_piece(sweep, &piece, errp)) {
         return FALSE;
     }
-    for (guint64 i = 0; i < count; i++) {
-        piece.chosen[i] = is_pending(block, first + i);
-    }
-    if (!guest_block_scan(sweep->ram, block, first, count, piece.kind, errp) ||
-        !write_chosen(sweep, &piece, errp)) {
-        return FALSE;
+    if (guest_window_get_holes(sweep->window) != holes) {
+        piece.through_window = FALSE;
+        if (!write_piece(sweep, &piece, errp)) {
+            return FALSE;
+        }
     }
     take_written(sweep, &piece);
     return TRUE;
@@ -182,6 +207,7 @@ gboolean sweep_pages(Sweep *sweep, GuestBlock *block, guint64 first, guint64 cou
 gboolean sweep_huge_page(Sweep *sweep, GuestBlock *block, guint64 page, GError **errp)
 {
     guint64 begin = page * block->page_size, zero_bytes = 0;
+    gboolean zero[PIECE_PAGES];
     guint8 kind;
 
     if (!guest_block_scan(sweep->ram, block, page, 1, &kind, errp)) {
@@ -198,10 +224,13 @@ gboolean sweep_huge_page(Sweep *sweep, GuestBlock *block, guint64 page, GError *
         if (!guest_block_read(sweep->ram, block, (PageKind)kind, begin + at, sweep->buffer, length,
                               errp) ||
             !check_page(sweep, block, (PageKind)kind, page, NULL, errp) ||
-            !output_pages(sweep->output, block->index, begin + at, sweep->buffer, length,
-                          &zero_bytes, errp) ||
+            !output_pages(sweep->output, block->index, begin + at, sweep->buffer, length, zero,
+                          errp) ||
             !output_flush(sweep->output, errp)) {
             return FALSE;
+        }
+        for (guint64 i = 0; i < length / POOL_SLOT_SIZE; i++) {
+            zero_bytes += zero[i] ? POOL_SLOT_SIZE : 0;
         }
     }
     if (page_take(block, page)) {

@@ -36,6 +36,7 @@ static gboolean sweep_region(Sweep *sweep, GuestBlock *block, guint64 region, GE
     guint64 count = region_get_pages(block, region, &first);
     guint64 end = first + count;
 
+    guest_window_open(sweep->window, block, first, count);
     while (first < end && should_go_on(sweep)) {
         /* Chunks end at multiples of their size in QEMU's address space (huge pages). */
         guint64 misplaced = (block->host / block->page_size + first) % block->chunk_pages;
@@ -170,6 +171,7 @@ static gpointer sweep_thread(gpointer data)
 
 static void sweep_free(Sweep *sweep)
 {
+    guest_window_free(sweep->window);
     if (sweep->buffer) {
         munmap(sweep->buffer, SWEEP_BUFFER_SIZE);
     }
@@ -200,6 +202,7 @@ Sweep *sweep_start(GuestRam *ram, WriteTracking *tracking, Output *output, Throt
         sweep_free(sweep);
         return NULL;
     }
+    sweep->window = guest_window_new();
     sweep->thread = g_thread_try_new("sf-sweep", sweep_thread, sweep, errp);
     if (!sweep->thread) {
         sweep_free(sweep);

@@ -60,6 +60,7 @@ static const SparseCase sparse_cases[] = {
     { "anonymous", "memory-backend-ram,id=mem0,size=1536M", NULL },
     { "anonymous-populated", "memory-backend-ram,id=mem0,size=1536M", "no-wp-unpopulated" },
     { "memfd", "memory-backend-memfd,id=mem0,size=1536M,share=on", NULL },
+    { "memfd-without-window", "memory-backend-memfd,id=mem0,size=1536M,share=on", "no-window" },
 };
 
 /* @slow: the guest takes 512 ns an instruction. */
