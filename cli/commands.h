@@ -22,6 +22,8 @@ int cmd_info(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_proxy(int argc, char **argv);
 int cmd_engine(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_monitor(int argc, char **argv);
 
 /* Sets SF_ERROR_USAGE with @text and where to read more. Always FALSE. */
 gboolean command_usage_error(GError **errp, const char *text);

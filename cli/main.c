@@ -21,6 +21,8 @@ typedef struct Command {
 static const Command commands[] = {
     { "snapshot", cmd_snapshot, "take a live snapshot of a running VM" },
     { "restore", cmd_restore, "start a QEMU with the state of an image" },
+    { "monitor", cmd_monitor, "QEMU's human monitor, with migrate as a live snapshot" },
+    { "run", cmd_run, "start a QEMU with its monitors served by stillframe" },
     { "list", cmd_list, "show the VMs of this host, and whether each can be snapshotted" },
     { "info", cmd_info, "tell what an image holds" },
     { "verify", cmd_verify, "check an image, every page against its hash" },

@@ -12,11 +12,13 @@
 #include <unistd.h>
 
 #include "hmp-editor.h"
+#include "hmp-internal.h"
 #include "monitor/migrate-front.h"
 
 /* How long an interrupt may stay unnoticed that came just before poll(). */
 #define POLL_MS 300
 #define PROGRESS_MS 100
+#define QUIT_MS 2000
 
 typedef struct Terminal {
     HmpSession *session;
@@ -120,6 +122,21 @@ static gboolean wait_for_migration(Terminal *terminal, GError **errp)
     }
 }
 
+/* After "quit" QEMU's end is on its way, and no prompt comes any more. */
+static void wait_for_quit(Terminal *terminal, const char *line)
+{
+    HmpLine at = { .at = line };
+    g_autofree char *name = hmp_line_take_name(&at);
+    struct pollfd poller = { .fd = hmp_session_get_fd(terminal->session), .events = POLLIN };
+    if (!g_str_equal(name, "quit") && !g_str_equal(name, "q")) {
+        return;
+    }
+    gint64 end = g_get_monotonic_time() + QUIT_MS * 1000;
+    while (g_get_monotonic_time() < end && hmp_session_check(terminal->session, NULL)) {
+        poll(&poller, 1, PROGRESS_MS);
+    }
+}
+
 static gboolean run_line(Terminal *terminal, const char *line, GError **errp)
 {
     gboolean wait, refused;
@@ -129,6 +146,7 @@ static gboolean run_line(Terminal *terminal, const char *line, GError **errp)
     }
     show_text(terminal, text);
     terminal->refused |= refused;
+    wait_for_quit(terminal, line);
     was_interrupted(terminal); /* it has nothing to interrupt any more */
     return (!wait || wait_for_migration(terminal, errp)) &&
            hmp_session_check(terminal->session, errp);
