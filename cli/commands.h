@@ -24,6 +24,9 @@ int cmd_proxy(int argc, char **argv);
 int cmd_engine(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_monitor(int argc, char **argv);
+int cmd_diff(int argc, char **argv);
+int cmd_map(int argc, char **argv);
+int cmd_screen(int argc, char **argv);
 
 /* Sets SF_ERROR_USAGE with @text and where to read more. Always FALSE. */
 gboolean command_usage_error(GError **errp, const char *text);

@@ -18,7 +18,6 @@ typedef struct Batch {
     guint count;
     guint64 pages[BATCH_PAGES];
     const guint8 *data[BATCH_PAGES]; /* NULL: zero */
-    guint8 *copy;                    /* where the reader's data does not last */
 } Batch;
 
 typedef struct Verify {
@@ -27,7 +26,8 @@ typedef struct Verify {
     const ImageProgress *progress;
     VerifyReport *report;
     guint bits;
-    guint8 **seen; /* of each block a byte for each page */
+    guint64 start; /* of the image in the file */
+    guint8 **seen; /* of each block a byte for each page: it is where the index says */
     Batch *batch;  /* being filled */
     GThreadPool *pool;
     GMutex lock; /* of the report, and of what follows */
@@ -54,31 +54,42 @@ static void add_bad(Verify *v, guint block, guint64 page, const char *why)
     g_mutex_unlock(&v->lock);
 }
 
-/* NULL where the page is as it should be. */
-static const char *judge(const Verify *v, const IndexRun *run, guint64 page, const guint8 *data)
+/*
+ * A page may come twice, and the index tells of the last time: what is elsewhere than the index
+ * says was overtaken. Whether the page is there at all is seen at the end.
+ */
+static gboolean is_meant(const Verify *v, const IndexBlock *block, const IndexRun *run,
+                         guint64 page, const guint8 *data)
+{
+    if (run->kind == INDEX_ZERO) {
+        return !data || buffer_is_zero(data, (gsize)1 << v->bits);
+    }
+    if (run->kind != INDEX_HERE) {
+        return TRUE; /* the parent's, whose hash the parent has */
+    }
+    return data &&
+           image_reader_get_place(v->reader, data) - v->start == index_run_place(block, run, page);
+}
+
+static void judge(Verify *v, guint number, const IndexBlock *block, const IndexRun *run,
+                  guint64 page, const guint8 *data)
 {
     Hash128 hash;
 
-    if (!run || page < run->first || page - run->first >= run->count) {
-        return "the index does not have it";
+    if (!run) {
+        add_bad(v, number, page, "the index does not have it");
+        return;
     }
-    if (run->kind == INDEX_ZERO) {
-        return !data || buffer_is_zero(data, (gsize)1 << v->bits) ? NULL : "it should be zero";
+    if (!is_meant(v, block, run, page, data)) {
+        return;
     }
-    if (run->kind != INDEX_HERE) {
-        return NULL; /* the parent's, whose hash the parent has */
+    __atomic_store_n(&v->seen[number][page], 1, __ATOMIC_RELAXED);
+    if (run->kind == INDEX_HERE) {
+        hash128(data, (gsize)1 << v->bits, &hash);
+        if (!hash128_equal(&hash, index_run_hash(run, page))) {
+            add_bad(v, number, page, "its content was changed");
+        }
     }
-    if (!data) {
-        return "it is zero and should not be";
-    }
-    hash128(data, (gsize)1 << v->bits, &hash);
-    return hash128_equal(&hash, index_run_hash(run, page)) ? NULL : "its content was changed";
-}
-
-static void batch_free(Batch *batch)
-{
-    g_free(batch->copy);
-    g_free(batch);
 }
 
 static void judge_batch(gpointer data, gpointer user)
@@ -93,12 +104,9 @@ static void judge_batch(gpointer data, gpointer user)
         if (!run || page < run->first || page - run->first >= run->count) {
             run = index_block_find(block, page);
         }
-        const char *why = judge(v, run, page, batch->data[i]);
-        if (why) {
-            add_bad(v, batch->block, page, why);
-        }
+        judge(v, batch->block, block, run, page, batch->data[i]);
     }
-    batch_free(batch);
+    g_free(batch);
     g_mutex_lock(&v->lock);
     v->ahead--;
     g_cond_signal(&v->done);
@@ -129,8 +137,6 @@ static void send_batch(Verify *v)
 
 static void take_page(Verify *v, guint block, guint64 page, const guint8 *data)
 {
-    gsize size = (gsize)1 << v->bits;
-
     if (v->batch && (v->batch->block != block || v->batch->count == BATCH_PAGES)) {
         send_batch(v);
     }
@@ -138,12 +144,8 @@ static void take_page(Verify *v, guint block, guint64 page, const guint8 *data)
         v->batch = g_new(Batch, 1);
         v->batch->block = block;
         v->batch->count = 0;
-        v->batch->copy = image_reader_is_mapped(v->reader) ? NULL : g_malloc(BATCH_PAGES * size);
     }
     Batch *batch = v->batch;
-    if (data && batch->copy) {
-        data = memcpy(batch->copy + batch->count * size, data, size);
-    }
     batch->pages[batch->count] = page;
     batch->data[batch->count++] = data;
 }
@@ -157,7 +159,6 @@ static gboolean take_run(guint block, guint64 offset, const void *data, guint64 
 
     v->report->pages += count;
     for (guint64 i = 0; i < count && v->index; i++) {
-        v->seen[block][first + i] = 1;
         take_page(v, block, first + i, data ? (const guint8 *)data + (i << v->bits) : NULL);
     }
     return image_progress_walk(v->progress, v->reader, errp);
@@ -172,7 +173,7 @@ static void find_missing(Verify *v)
             const IndexRun *run = &block->runs[n];
             for (guint64 page = run->first; page < run->first + run->count; page++) {
                 if (!v->seen[i][page]) {
-                    add_bad(v, i, page, "the image does not have it");
+                    add_bad(v, i, page, "the image does not have it where the index says");
                 }
             }
         }
@@ -289,6 +290,7 @@ gboolean image_verify(ImageReader *reader, guint threads, const ImageProgress *p
     /* The index stands at the end: what is read front to back once goes into a file first. */
     gboolean good = image_reader_map(reader, errp) && find_index(&v, errp);
     v.bits = image_reader_get_head(reader)->target_page_bits;
+    v.start = image_reader_get_layout(reader)->start;
     report->by_hash = v.index != NULL;
     if (good) {
         g_mutex_init(&v.lock);
