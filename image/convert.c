@@ -126,6 +126,7 @@ typedef struct StreamSink {
     ImageWriter *writer;
     const ImageIndex *index; /* of the input, NULL where it has none or it is not known yet */
     guint8 *batch;           /* of a reader whose data does not last */
+    GuestPages *last;        /* of one whose data does: which record of a page counts */
     gsize pending;           /* bytes handed over since the last flush */
 } StreamSink;
 
@@ -165,6 +166,30 @@ static gboolean sink_data(StreamSink *sink, guint block, guint64 offset, const v
     return writer->page(writer, block, offset, data, length, errp);
 }
 
+/*
+ * A page that the guest wrote to while it was saved comes twice: how long the run is whose first
+ * page's record is the last, or is not.
+ */
+static guint64 take_counting(StreamSink *sink, guint block, guint64 offset, const guint8 *data,
+                             guint64 length, gboolean *counts)
+{
+    *counts = TRUE;
+    if (!sink->last) {
+        return length;
+    }
+    gsize size = guest_pages_get_size(sink->last);
+    guint64 done = 0;
+    *counts = guest_pages_take(sink->last, block, offset / size, data);
+    if (!*counts) {
+        return size;
+    }
+    do {
+        done += size;
+    } while (done < length && guest_pages_take(sink->last, block, (offset + done) / size,
+                                               data ? data + done : NULL));
+    return done;
+}
+
 static gboolean sink_run(guint block, guint64 offset, const void *data, guint64 length,
                          gpointer user, GError **errp)
 {
@@ -172,9 +197,12 @@ static gboolean sink_run(guint block, guint64 offset, const void *data, guint64 
     Conversion *c = sink->conversion;
 
     for (guint64 done = 0; done < length;) {
-        guint64 part = take_origin(sink, block, offset + done, length - done);
         const guint8 *from = data ? (const guint8 *)data + done : NULL;
-        if (!(from ? sink_data(sink, block, offset + done, from, part, errp)
+        gboolean counts;
+        guint64 part = take_origin(sink, block, offset + done, length - done);
+        part = take_counting(sink, block, offset + done, from, part, &counts);
+        if (counts &&
+            !(from ? sink_data(sink, block, offset + done, from, part, errp)
                    : sink->writer->zero(sink->writer, block, offset + done, part, errp))) {
             return FALSE;
         }
@@ -240,13 +268,19 @@ static gboolean write_with(Conversion *c, ImageWriter *inner, ImageFormat format
 {
     const ImageHead *head = image_reader_get_head(c->reader);
     g_autofree guint8 *batch = image_reader_is_mapped(c->reader) ? NULL : g_malloc(BATCH_BYTES);
-    StreamSink sink = { c, NULL, NULL, batch, 0 };
+    StreamSink sink = { .conversion = c, .batch = batch };
 
     if (!find_page_size(c, errp) ||
         (image_reader_is_mapped(c->reader) && !find_index(c, &sink.index, errp))) {
         image_writer_free(inner);
         return FALSE;
     }
+    g_autoptr(GuestPages) last = NULL;
+    if (!batch && !(last = guest_pages_load(c->reader, &c->options->progress, errp))) {
+        image_writer_free(inner);
+        return FALSE;
+    }
+    sink.last = last;
     g_autoptr(ImageIndexBuilder) builder =
         image_index_builder_new(format, 1ULL << head->target_page_bits);
     g_autoptr(ImageWriter) writer = index_writer_new(inner, builder);

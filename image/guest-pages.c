@@ -93,6 +93,17 @@ const guint8 *guest_pages_get(const GuestPages *pages, guint block, guint64 page
     return data == &zero_mark ? NULL : data;
 }
 
+gboolean guest_pages_take(GuestPages *pages, guint block, guint64 page, const guint8 *data)
+{
+    const guint8 **entry = &pages->tables[block][page];
+    gboolean counts = *entry == (data ? data : &zero_mark);
+
+    if (counts) {
+        *entry = NULL;
+    }
+    return counts;
+}
+
 gsize guest_pages_get_size(const GuestPages *pages)
 {
     return (gsize)1 << pages->bits;

@@ -237,11 +237,21 @@ static void draw_legend(Map *map, Canvas *canvas, guint64 pages, guint y)
     }
 }
 
+static guint legend_lines(const Map *map)
+{
+    guint lines = 0;
+
+    for (guint state = 0; state < MAP_STATES; state++) {
+        lines += map->report->counts[state] > 0;
+    }
+    return lines;
+}
+
 static Canvas *draw(Map *map)
 {
     guint64 pages = pages_a_dot(map);
     guint width = 2 * MARGIN + DOTS_A_ROW * DOT;
-    guint height = 2 * MARGIN + LINE + MAP_STATES * (LINE + 4);
+    guint height = 2 * MARGIN + LINE + legend_lines(map) * (LINE + 4);
     guint y = MARGIN;
 
     for (guint i = 0; i < map->head->blocks->len; i++) {

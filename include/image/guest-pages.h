@@ -27,6 +27,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestPages, guest_pages_free)
  */
 const guint8 *guest_pages_get(const GuestPages *pages, guint block, guint64 page,
                               gboolean *missing);
+/*
+ * For a second walk of the same reader: whether the record of @page with @data (NULL: zeros) is the
+ * one that counts. TRUE once for each page, which is missing in the table from then on.
+ */
+gboolean guest_pages_take(GuestPages *pages, guint block, guint64 page, const guint8 *data);
 /* Bytes of a target page. */
 gsize guest_pages_get_size(const GuestPages *pages);
 

@@ -30,11 +30,14 @@ static void cut(const char *data, gsize size)
 {
     QmpInput input = { 0 };
     gsize at = 0;
+    guint idle = 0;
 
     while (at < size) {
         gsize length = 0;
         QmpPiece piece = qmp_input_next(&input, data + at, size - at, &length);
-        g_assert_cmpuint(length, >, 0);
+        /* Where it recovers it may take one look more. */
+        idle = length ? 0 : idle + 1;
+        g_assert_cmpuint(idle, <=, 1);
         g_assert_cmpuint(length, <=, size - at);
         if (piece == QMP_PIECE_NONE) {
             g_assert_cmpuint(length, ==, size - at);
