@@ -334,6 +334,7 @@ static void test_overlay(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    test_take_qemu_argument(argc, argv);
     g_test_add_func("/hmp/foreign-lines", test_foreign_lines);
     g_test_add_func("/hmp/overlay", test_overlay);
     g_test_add_func("/hmp/lines", test_lines);

@@ -305,6 +305,7 @@ static void test_snapshot_fails(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    test_take_qemu_argument(argc, argv);
     g_test_add_func("/monitor/snapshot/tcg", test_snapshot);
     g_test_add_func("/monitor/snapshot/kvm", test_snapshot_kvm);
     g_test_add_func("/monitor/snapshot/terminal", test_snapshot_on_terminal);

@@ -346,6 +346,7 @@ static void test_usage(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    test_take_qemu_argument(argc, argv);
     g_test_add_func("/run/usage", test_usage);
     g_test_add_func("/run/same-bytes", test_same_bytes);
     g_test_add_func("/run/exit-status", test_exit_status);

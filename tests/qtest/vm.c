@@ -556,6 +556,24 @@ void test_skip_all(const char *reason)
     exit(0);
 }
 
+void test_take_qemu_argument(int argc, char **argv)
+{
+    const char *other = g_getenv("STILLFRAME_OTHER_QEMU");
+    const char *const question[] = { other, "path", NULL };
+    g_autofree char *why = NULL;
+
+    if (argc < 2 || !g_str_equal(argv[1], "other")) {
+        return;
+    }
+    if (!other) {
+        test_skip_all("STILLFRAME_OTHER_QEMU is not set");
+    }
+    if (test_tool_finish(test_tool_start_command(question), TOOL_TIMEOUT_MS, NULL, &why) != 0) {
+        test_skip_all(g_strdelimit(g_strchomp(why), "\n", ' '));
+    }
+    g_setenv("STILLFRAME_QEMU", other, TRUE);
+}
+
 gboolean test_have_kvm(char **reason)
 {
     sf_autofd fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);

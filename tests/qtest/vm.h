@@ -153,6 +153,13 @@ int test_tool_runv(char **out, char **err, const char *const *args);
 
 /* TAP: the whole program is skipped, with the reason. Call it before g_test_run(). */
 void test_skip_all(const char *reason) G_GNUC_NORETURN;
+/*
+ * With "other" as the program's only argument of its own, all VMs are of STILLFRAME_OTHER_QEMU
+ * (scripts/other-qemu) instead; skips the whole program where that is not there. After
+ * g_test_init().
+ */
+void test_take_qemu_argument(int argc, char **argv);
+
 /* Whether /dev/kvm opens and makes a VM; the reason, owned by the caller, where not. */
 gboolean test_have_kvm(char **reason);
 /* The number of times a test of chance repeats: STILLFRAME_REPEAT, else @otherwise. */
