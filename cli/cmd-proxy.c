@@ -82,6 +82,7 @@ static void print_ready(pid_t pid, gpointer user)
 
 static gboolean run(const Arguments *arguments, GError **errp)
 {
+    const volatile int *cancel = cancel_on_signals();
     sf_autofd listener = listen_open(arguments->listen, errp);
 
     if (listener < 0) {
@@ -92,7 +93,7 @@ static gboolean run(const Arguments *arguments, GError **errp)
                                 .pid = arguments->pid,
                                 .ready = print_ready,
                                 .ready_user = (gpointer)arguments };
-    gboolean good = qmp_proxy_run(&options, cancel_on_signals(), errp);
+    gboolean good = qmp_proxy_run(&options, cancel, errp);
     listen_remove(arguments->listen, listener);
     return good;
 }

@@ -38,7 +38,8 @@ static char *settings_name(pid_t pid)
     /* Behind the name, which may hold anything: state is field 3, the start time 22. */
     const char *rest = strrchr(text, ')');
     g_auto(GStrv) fields = g_strsplit(rest ? rest + 1 : "", " ", 0);
-    return g_strv_length(fields) > 20 ? g_strdup_printf("vm-%d-%s", (int)pid, fields[20]) : NULL;
+    gboolean lives = g_strv_length(fields) > 20 && strcmp(fields[1], "Z") != 0;
+    return lives ? g_strdup_printf("vm-%d-%s", (int)pid, fields[20]) : NULL;
 }
 
 static char *settings_path(pid_t pid)
@@ -71,7 +72,7 @@ static void forget_ended(void)
     }
 }
 
-void migrate_settings_forget(pid_t pid)
+void migrate_settings_forget(void)
 {
     forget_ended();
 }

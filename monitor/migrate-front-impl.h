@@ -79,8 +79,8 @@ JsonNode *migrate_front_ask(QmpClient *qmp, const char *command, JsonObject *arg
 
 /* ---- migrate-caps.c ---- */
 gboolean migrate_settings_load(MigrateFront *front, QmpClient *qmp, GError **errp);
-/* Forgets what was kept for a VM that has ended. */
-void migrate_settings_forget(pid_t pid);
+/* Forgets what was kept for VMs that have ended. */
+void migrate_settings_forget(void);
 JsonNode *migrate_set_capabilities(MigrateFront *front, QmpClient *qmp, JsonObject *arguments,
                                    GError **errp);
 JsonNode *migrate_query_capabilities(MigrateFront *front, QmpClient *qmp, GError **errp);

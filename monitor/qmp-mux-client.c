@@ -109,6 +109,19 @@ void mux_read_inner(QmpMux *mux, MuxInner *inner)
 
 /* ---- The outer client ---- */
 
+/* QEMU refuses what is nested deeper; our parser would go as deep as it is led. */
+#define BRACKETS_MAX 1024
+
+static gboolean is_bushy(const char *text, gsize length)
+{
+    guint brackets = 0;
+
+    for (gsize i = 0; i < length; i++) {
+        brackets += text[i] == '{' || text[i] == '[';
+    }
+    return brackets > BRACKETS_MAX;
+}
+
 /* Words without which no message can be of interest; "\u" may spell any of them. */
 static gboolean may_be_wanted(const char *text, gsize length)
 {
@@ -117,7 +130,7 @@ static gboolean may_be_wanted(const char *text, gsize length)
 
     for (guint i = 0; i < G_N_ELEMENTS(words); i++) {
         if (memmem(text, length, words[i], strlen(words[i]))) {
-            return TRUE;
+            return !is_bushy(text, length);
         }
     }
     return FALSE;

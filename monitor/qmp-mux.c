@@ -200,6 +200,11 @@ static void serve(QmpMux *mux, const struct pollfd *polls, guint count)
 /* The outer client has gone, and everything that it asked for is done. */
 static void shut_when_done(QmpMux *mux)
 {
+    /* A message that its client will not finish need not be pressed into QEMU, which reads byte by
+     * byte. */
+    if (mux->client_eof && mux->mid_message && !mux->inner->len) {
+        qmp_outbox_clear(&mux->to_qemu);
+    }
     if (mux->client_eof && !mux->busy && !mux->inner->len && !mux->qemu_shut &&
         mux->to_qemu.bytes == 0 && g_hash_table_size(mux->pending) == 0) {
         mux->qemu_shut = TRUE;

@@ -362,7 +362,7 @@ gboolean qmp_proxy_run(const QmpProxyOptions *options, const volatile int *cance
     end_worker(&proxy);
     migrate_front_free(proxy.front);
     if (qemu_has_ended(&proxy)) {
-        migrate_settings_forget(proxy.pid);
+        migrate_settings_forget();
     }
     g_async_queue_unref(proxy.commands);
     qmp_proxy_fds_free(proxy.fds);
