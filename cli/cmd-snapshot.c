@@ -17,6 +17,9 @@ typedef struct Arguments {
     char *qmp;
     char *on_full;
     char *max_buffer;
+    char *format;
+    char *label;
+    gboolean no_screen;
     gint fault_threads;
     gboolean no_sync;
     gboolean json;
@@ -28,6 +31,8 @@ static void arguments_clear(Arguments *arguments)
     g_free(arguments->qmp);
     g_free(arguments->on_full);
     g_free(arguments->max_buffer);
+    g_free(arguments->format);
+    g_free(arguments->label);
     g_strfreev(arguments->rest);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Arguments, arguments_clear)
@@ -38,6 +43,12 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
         { "pid", 'p', 0, G_OPTION_ARG_INT, &arguments->pid, "The QEMU process", "PID" },
         { "qmp", 'q', 0, G_OPTION_ARG_FILENAME, &arguments->qmp,
           "Its QMP monitor: PATH, unix:PATH or tcp:HOST:PORT", "SOCKET" },
+        { "format", 'f', 0, G_OPTION_ARG_STRING, &arguments->format,
+          "stream (every QEMU loads it, default) or mapped-ram (QEMU 9.0 and later)", "FORMAT" },
+        { "label", 'l', 0, G_OPTION_ARG_STRING, &arguments->label,
+          "What the image is to be called in its index", "TEXT" },
+        { "no-screen", 0, 0, G_OPTION_ARG_NONE, &arguments->no_screen,
+          "Do not put a picture of the guest's screen into the index", NULL },
         { "max-buffer", 0, 0, G_OPTION_ARG_STRING, &arguments->max_buffer,
           "Memory for pages on their way (default 256M, at least 8M)", "SIZE" },
         { "on-full", 0, 0, G_OPTION_ARG_STRING, &arguments->on_full,
@@ -89,6 +100,18 @@ static gboolean check_numbers(const Arguments *arguments, SnapshotOptions *optio
     return TRUE;
 }
 
+static gboolean check_format(const Arguments *arguments, SnapshotOptions *options, GError **errp)
+{
+    if (!arguments->format || g_str_equal(arguments->format, "stream")) {
+        options->format = IMAGE_FORMAT_STREAM;
+    } else if (g_str_equal(arguments->format, "mapped-ram")) {
+        options->format = IMAGE_FORMAT_MAPPED_RAM;
+    } else {
+        return command_usage_error(errp, "--format takes stream or mapped-ram");
+    }
+    return TRUE;
+}
+
 static const char *phase_name(SnapshotPhase phase)
 {
     static const char *const names[] = { "attaching", "arming", "freezing", "saving", "finishing" };
@@ -123,11 +146,13 @@ static gboolean run(const Arguments *arguments, GError **errp)
     SnapshotOptions options = { .pid = arguments->pid,
                                 .qmp = arguments->qmp,
                                 .sync = !arguments->no_sync,
+                                .label = arguments->label,
+                                .no_screen = arguments->no_screen,
                                 .max_buffer = SNAPSHOT_MAX_BUFFER_DEFAULT,
                                 .fault_threads = (guint)arguments->fault_threads,
                                 .progress = show_progress };
 
-    if (!check_numbers(arguments, &options, errp)) {
+    if (!check_numbers(arguments, &options, errp) || !check_format(arguments, &options, errp)) {
         return FALSE;
     }
     if (!arguments->rest || !arguments->rest[0] || arguments->rest[1]) {

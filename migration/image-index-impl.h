@@ -91,6 +91,10 @@ static inline guint64 index_cursor_signed(IndexCursor *cursor)
 
 /* A record of pages; @runs: for each block a GArray of IndexRun. */
 gboolean index_take_pages(ImageIndex *index, GPtrArray *runs, IndexCursor *cursor);
-/* Puts the block's runs (taken out of @runs) in order. FALSE where pages come twice. */
-gboolean index_settle_runs(IndexBlock *block, GArray *runs);
 gboolean index_take_heat(ImageIndex *index, IndexCursor *cursor);
+
+/* ---- image-index-order.c ---- */
+
+/* Puts the block's runs (taken out of @runs, in the order of the image) in order, each page once.
+ */
+void index_settle_runs(IndexBlock *block, GArray *runs);

@@ -1,5 +1,6 @@
 /*
- * The records of the index that are many: runs of pages, and heat.
+ * The records of the index that are many: runs of pages, and heat. image-index-order.c puts the
+ * runs in order.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -123,31 +124,6 @@ gboolean index_take_pages(ImageIndex *index, GPtrArray *runs, IndexCursor *curso
             return FALSE;
         }
         g_array_append_val((GArray *)g_ptr_array_index(runs, number), run);
-    }
-    return TRUE;
-}
-
-static int compare_runs(const void *a, const void *b)
-{
-    guint64 first = ((const IndexRun *)a)->first;
-    guint64 second = ((const IndexRun *)b)->first;
-
-    return first < second ? -1 : first > second;
-}
-
-gboolean index_settle_runs(IndexBlock *block, GArray *runs)
-{
-    gsize n;
-
-    block->runs = g_array_steal(runs, &n);
-    block->n_runs = n;
-    if (n) {
-        qsort(block->runs, n, sizeof(IndexRun), compare_runs);
-    }
-    for (gsize i = 1; i < n; i++) {
-        if (block->runs[i].first - block->runs[i - 1].first < block->runs[i - 1].count) {
-            return FALSE;
-        }
     }
     return TRUE;
 }

@@ -101,7 +101,10 @@ static gboolean index_device_state(ImageWriter *writer, const void *data, gsize 
 
 static gboolean append(const void *data, gsize length, gpointer user, GError **errp)
 {
-    ImageWriter *inner = user;
+    IndexWriter *w = user;
+    ImageWriter *inner = w->inner;
+
+    w->writer.trailer += length;
     return inner->append(inner, data, length, errp);
 }
 
@@ -113,7 +116,7 @@ static gboolean index_finish(ImageWriter *writer, GError **errp)
         return FALSE;
     }
     writer->length = w->inner->length;
-    return image_index_builder_write(w->builder, writer->length, append, w->inner, NULL, errp);
+    return image_index_builder_write(w->builder, writer->length, append, w, NULL, errp);
 }
 
 static void index_free(ImageWriter *writer)

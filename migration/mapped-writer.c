@@ -126,13 +126,14 @@ static gboolean check_range(MappedWriter *w, guint block, guint64 offset, guint6
     return stream_check_range(w->head, block, offset, length, errp);
 }
 
-static void set_bits(MappedWriter *w, guint block, guint64 offset, guint64 length)
+static void set_bits(MappedWriter *w, guint block, guint64 offset, guint64 length, gboolean there)
 {
     guint64 *bitmap = get_block(w, block)->bitmap;
     guint bits = w->head->target_page_bits;
 
     for (guint64 page = offset >> bits; page < (offset + length) >> bits; page++) {
-        bitmap[page / 64] |= 1ULL << page % 64;
+        guint64 bit = 1ULL << page % 64;
+        bitmap[page / 64] = there ? bitmap[page / 64] | bit : bitmap[page / 64] & ~bit;
     }
 }
 
@@ -145,7 +146,7 @@ static gboolean mapped_page(ImageWriter *writer, guint block, guint64 offset, co
         return FALSE;
     }
     writer->place = get_block(w, block)->pages_at + offset;
-    set_bits(w, block, offset, length);
+    set_bits(w, block, offset, length, TRUE);
     if (w->iovecs == MAPPED_IOVECS || w->pending_at + w->pending_bytes != writer->place) {
         if (!write_pending(w, errp)) {
             return FALSE;
@@ -160,11 +161,17 @@ static gboolean mapped_page(ImageWriter *writer, guint block, guint64 offset, co
     return TRUE;
 }
 
-/* The file is new: what is not written is a hole. */
+/* The file is new: what is not written is a hole. Of what was, nobody reads the old bytes. */
 static gboolean mapped_zero(ImageWriter *writer, guint block, guint64 offset, guint64 length,
                             GError **errp)
 {
-    return check_range((MappedWriter *)writer, block, offset, length, errp);
+    MappedWriter *w = (MappedWriter *)writer;
+
+    if (!check_range(w, block, offset, length, errp)) {
+        return FALSE;
+    }
+    set_bits(w, block, offset, length, FALSE);
+    return TRUE;
 }
 
 static guint64 mapped_base(ImageWriter *writer, guint block)

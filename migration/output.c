@@ -5,6 +5,7 @@
  */
 #include "output.h"
 
+#include "clock.h"
 #include "util/zero.h"
 
 /* Faulted pages written at once; they are what gives the pool its memory back. */
@@ -47,8 +48,16 @@ gboolean output_pages(Output *output, guint block, guint64 offset, const guint8 
     return TRUE;
 }
 
+/* Who saved what follows, and when. */
+static void note_source(Output *output, IndexSource source)
+{
+    output->writer->source = source;
+    output->writer->when_ms = (guint32)((clock_now_ns() - output->t0_ns) / 1000000);
+}
+
 static gboolean write_slots(Output *output, const gint *slots, guint n, GError **errp)
 {
+    note_source(output, INDEX_BY_FAULT);
     for (guint i = 0; i < n; i++) {
         Extent extent = buffer_pool_slot_extent(output->pool, slots[i]);
         gboolean zero;
@@ -73,6 +82,7 @@ static gboolean take_slots(Output *output, gboolean wait, GError **errp)
             return FALSE;
         }
     }
+    note_source(output, INDEX_BY_SWEEP);
     return TRUE;
 }
 

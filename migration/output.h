@@ -15,6 +15,7 @@
 typedef struct Output {
     ImageWriter *writer;
     BufferPool *pool;
+    guint64 t0_ns;         /* that the image's times count from, CLOCK_MONOTONIC */
     _Atomic guint64 saved; /* bytes of guest memory handed to the writer */
     _Atomic guint64 zero;  /* those of them that were zero */
 } Output;

@@ -126,6 +126,7 @@ JsonNode *snapshot_report_to_json(const SnapshotReport *report)
     add_buffer(builder, report);
     add_int(builder, "device-state-bytes", report->device_bytes);
     add_int(builder, "bytes-written", report->bytes_written);
+    add_int(builder, "index-bytes", report->index_bytes);
     json_builder_end_object(builder);
     return json_builder_get_root(builder);
 }

@@ -260,6 +260,10 @@ static gboolean learn_ram(Snapshot *snapshot, GError **errp)
     for (guint i = 0; i < snapshot->ram->blocks->len; i++) {
         GuestBlock *block = g_ptr_array_index(snapshot->ram->blocks, i);
         image_head_add_block(snapshot->head, block->name, block->length);
+        ImageBlock *named = g_ptr_array_index(snapshot->head->blocks, i);
+        named->page_size = block->page_size;
+        named->flags =
+            (block->shared ? INDEX_BLOCK_SHARED : 0) | (block->hugetlb ? INDEX_BLOCK_HUGETLB : 0);
     }
     report->ram_blocks = snapshot->ram->blocks->len;
     report->ram_bytes = snapshot->ram->bytes;

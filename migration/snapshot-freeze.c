@@ -27,6 +27,8 @@ static gboolean capture_instant(Snapshot *snapshot, GError **errp)
     gboolean good = arm_touched_in_freeze(snapshot->ram, &snapshot->tracking, snapshot->faults,
                                           &report->touched_pages, &report->rearm_ranges, errp);
     if (good) {
+        snapshot->t0_ns = clock_now_ns();
+        snapshot->output.t0_ns = snapshot->t0_ns;
         fault_service_set_phase(snapshot->faults, SERVICE_SERVE);
     }
     fault_service_unlock(snapshot->faults);

@@ -20,6 +20,7 @@ typedef struct Snapshot {
     SnapshotReport *report;
     SnapshotPhase phase;
     guint64 began_ns;
+    guint64 t0_ns;        /* CLOCK_MONOTONIC */
     guint64 next_look_ns; /* when snapshot_keep_going() looks around again */
 
     pid_t pid;
@@ -40,6 +41,8 @@ typedef struct Snapshot {
     Channel *channel;
     Output output;
     Sweep *sweep;
+    ImageIndexBuilder *index;
+    int screen; /* a memory file with the guest's screen, -1 for none */
     Outcome outcome;
 } Snapshot;
 
@@ -51,6 +54,10 @@ gboolean snapshot_learn(Snapshot *snapshot, GError **errp);
 gboolean snapshot_check_ram(Snapshot *snapshot, GError **errp);
 /* What runs and what does not, now. FALSE in states in which there is no whole machine. */
 gboolean snapshot_learn_state(Snapshot *snapshot, GError **errp);
+/* Opens the destination and chooses the writer; asks for what the index is to tell. */
+gboolean snapshot_open_image(Snapshot *snapshot, GError **errp);
+/* Behind the last page: device state, the end, the index. The channel is not committed. */
+gboolean snapshot_finish_image(Snapshot *snapshot, GError **errp);
 /* Step 4: the downtime. The VM runs again afterwards if it ran before, whatever happens. */
 gboolean snapshot_freeze(Snapshot *snapshot, GError **errp);
 

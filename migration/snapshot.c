@@ -94,11 +94,9 @@ static gboolean open_output(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     snapshot->outcome.pool = snapshot->pool;
-    snapshot->channel = channel_open_output(options->destination, options->sync, errp);
-    if (!snapshot->channel) {
+    if (!snapshot_open_image(snapshot, errp)) {
         return FALSE;
     }
-    snapshot->output.writer = stream_writer_new(snapshot->channel);
     snapshot->output.pool = snapshot->pool;
     return output_begin(&snapshot->output, snapshot->head, errp);
 }
@@ -268,14 +266,6 @@ static gpointer watch_cancel(gpointer data)
     return NULL;
 }
 
-static gboolean write_end(Snapshot *snapshot, GError **errp)
-{
-    ImageWriter *writer = snapshot->output.writer;
-
-    return writer->device_state(writer, snapshot->devices.data, snapshot->devices.length, errp) &&
-           writer->finish(writer, errp);
-}
-
 static gboolean commit(Snapshot *snapshot, GError **errp)
 {
     CancelWatch watch = { .snapshot = snapshot };
@@ -284,9 +274,8 @@ static gboolean commit(Snapshot *snapshot, GError **errp)
     if (!thread) {
         return FALSE;
     }
-    gboolean good = write_end(snapshot, errp);
-    snapshot->report->bytes_written = channel_get_bytes(snapshot->channel);
-    good = good && channel_commit(snapshot->channel, errp);
+    gboolean good =
+        snapshot_finish_image(snapshot, errp) && channel_commit(snapshot->channel, errp);
     g_atomic_int_set(&watch.done, TRUE);
     g_thread_join(g_steal_pointer(&thread));
     return good;
@@ -325,6 +314,8 @@ static void cleanup(Snapshot *snapshot)
         stop_sweep(snapshot);
     }
     image_writer_free(snapshot->output.writer);
+    image_index_builder_free(snapshot->index);
+    sf_clear_fd(&snapshot->screen);
     channel_free(snapshot->channel);
     device_capture_clear(&snapshot->devices, snapshot->qmp);
     guardian_stop(snapshot->guardian);
@@ -360,6 +351,7 @@ gboolean snapshot_run(const SnapshotOptions *options, const volatile int *cancel
                           .report = report,
                           .began_ns = clock_now_ns(),
                           .pidfd = -1,
+                          .screen = -1,
                           .spare_fd = options->spare_fd ? options->spare_fd : -1,
                           .tracking = { .uffd = -1 },
                           .devices = { .memfd = -1, .fdset = -1 } };

@@ -43,7 +43,7 @@ typedef struct IndexRun {
         guint64 parent_first; /* PARENT, ELSEWHERE: the first page's number in the parent's block */
     };
     const guint8 *hashes; /* HERE: Hash128 of each page, unaligned; else NULL */
-    guint32 when_ms;      /* when it was saved, after T0 */
+    guint32 when_ms;      /* when it went out, after T0 */
     guint16 parent_block; /* ELSEWHERE: index in the parent's blocks */
     guint8 kind;          /* IndexKind */
     guint8 source;        /* IndexSource */
@@ -169,7 +169,7 @@ void image_index_builder_add_block(ImageIndexBuilder *builder, const char *name,
 
 /*
  * A run of block @block; of @run, hashes, place, source, parent_block and parent_first are taken
- * where its kind has them. Each page at most once; best in the order of the file.
+ * where its kind has them. In the order of the file: of a page that comes twice the last one counts.
  */
 void image_index_builder_add_run(ImageIndexBuilder *builder, guint block, const IndexRun *run);
 

@@ -44,6 +44,7 @@ struct ImageWriter {
     guint64 place;      /* of the first page of the last page(). Set by page() */
     guint64 devices_at; /* Set by device_state() */
     guint64 length;     /* of the image. Set by finish() */
+    guint64 trailer;    /* bytes of the index behind it. Set by finish() */
 
     /* @head stays valid until free. */
     gboolean (*begin)(ImageWriter *writer, const ImageHead *head, GError **errp);

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "migration/channel.h"
+#include "migration/image-index.h"
 #include "migration/stats.h"
 
 typedef enum { ON_FULL_STALL, ON_FULL_CANCEL } OnFull;
@@ -42,6 +43,9 @@ typedef struct SnapshotOptions {
     int qmp_fd;
     int spare_fd;
     const Destination *destination; /* not taken */
+    ImageFormat format;             /* STREAM or MAPPED_RAM; 0: STREAM */
+    const char *label;              /* for the index; NULL for none */
+    gboolean no_screen;             /* do not put the guest's screen into the index */
     gboolean sync;                  /* file: sync before it gets its name */
     guint64 max_buffer;             /* bytes */
     OnFull on_full;

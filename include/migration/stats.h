@@ -63,6 +63,7 @@ typedef struct SnapshotReport {
     guint64 max_buffer;
     guint64 buffer_peak;
     guint64 bytes_written;
+    guint64 index_bytes; /* of them, the index */
     guint64 device_bytes;
     guint fault_threads;
 } SnapshotReport;
