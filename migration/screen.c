@@ -26,20 +26,32 @@ static gboolean screendump(QmpClient *qmp, const char *filename)
     return answer != NULL;
 }
 
-int screen_capture(QmpClient *qmp)
+/* By a descriptor that QEMU is handed; it is taken back. */
+static gboolean dump_by_fdset(QmpClient *qmp, const char *path)
 {
-    sf_autofd memory = memfd_create("stillframe-screen", MFD_CLOEXEC);
-    g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", memory);
-    sf_autofd writable = memory >= 0 ? open(self, O_WRONLY | O_CLOEXEC) : -1;
+    sf_autofd writable = open(path, O_WRONLY | O_CLOEXEC);
     gint64 fdset = -1;
 
     if (writable < 0 || !qmp_client_can_send_fd(qmp) ||
         !qmp_client_add_fd(qmp, writable, &fdset, NULL, NULL)) {
-        return -1;
+        return FALSE;
     }
     g_autofree char *filename = g_strdup_printf("/dev/fdset/%" G_GINT64_FORMAT, fdset);
     gboolean good = screendump(qmp, filename);
     qmp_client_remove_fdset(qmp, fdset, NULL);
+    return good;
+}
+
+int screen_capture(QmpClient *qmp, gboolean running)
+{
+    sf_autofd memory = memfd_create("stillframe-screen", MFD_CLOEXEC);
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", (int)getpid(), memory);
+
+    if (memory < 0) {
+        return -1;
+    }
+    /* QEMU forgets a removed set's descriptors only while its VM runs. */
+    gboolean good = running ? dump_by_fdset(qmp, path) : screendump(qmp, path);
     return good ? sf_steal_fd(&memory) : -1;
 }
 

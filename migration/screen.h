@@ -11,7 +11,7 @@
  * Has QEMU write what its first console shows into a memory file; -1 where there is none, or it
  * cannot be had. QEMU writes it uncompressed, which holds its main loop for a millisecond or so.
  */
-int screen_capture(QmpClient *qmp);
+int screen_capture(QmpClient *qmp, gboolean running);
 /* The same as a PNG file; the caller frees. NULL where it is no picture. */
 guint8 *screen_to_png(int fd, gsize *length);
 /* A PNG file of a binary PPM with 8 bits a colour; the caller frees. NULL where it is none. */

@@ -62,7 +62,7 @@ static void describe(Snapshot *snapshot)
         image_index_builder_set_text(index, INDEX_HOST_KERNEL, host.release);
     }
     if (!snapshot->options->no_screen) {
-        snapshot->screen = screen_capture(snapshot->qmp);
+        snapshot->screen = screen_capture(snapshot->qmp, snapshot->was_running);
     }
 }
 
