@@ -189,6 +189,75 @@ static void test_picture(Fixture *f, gconstpointer data)
     g_assert_cmpint(test_tool_run(NULL, &err, "map", png, png, NULL), ==, 1);
 }
 
+/* ---- Another QEMU: 10.0 loads what a machine of 7.2 was, and mapped-ram by itself ---- */
+
+#define OLD_MACHINE "pc-q35-7.2"
+
+/* scripts/other-qemu; NULL (skipped) where that QEMU is not there. */
+static const char *find_other_qemu(void)
+{
+    const char *other = g_getenv("STILLFRAME_OTHER_QEMU");
+    const char *const argv[] = { other, "path", NULL };
+    int status = -1;
+
+    if (!other ||
+        !g_spawn_sync(NULL, (char **)argv, NULL,
+                      G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, NULL,
+                      NULL, &status, NULL) ||
+        status) {
+        g_test_skip("scripts/other-qemu is not there; \"scripts/other-qemu make\" makes it");
+        return NULL;
+    }
+    return other;
+}
+
+/* The harness takes the QEMU from the environment when it makes the VM. */
+static TestVm *new_on(const char *qemu)
+{
+    g_autofree char *usual = g_strdup(g_getenv("STILLFRAME_QEMU"));
+
+    g_setenv("STILLFRAME_QEMU", qemu, TRUE);
+    TestVm *vm = writer_guest_new("-M", OLD_MACHINE, NULL);
+    if (usual) {
+        g_setenv("STILLFRAME_QEMU", usual, TRUE);
+    } else {
+        g_unsetenv("STILLFRAME_QEMU");
+    }
+    return vm;
+}
+
+static void test_other_qemu(void)
+{
+    const char *other = find_other_qemu();
+    Fixture f = { 0 };
+
+    if (!other) {
+        return;
+    }
+    f.vm = writer_guest_start("-M", OLD_MACHINE, NULL);
+    f.dir = test_dir_new();
+    f.image = test_dir_file(f.dir, "image");
+    g_assert_cmpint(
+        test_tool_run(NULL, NULL, "snapshot", "--qmp", test_vm_get_socket(f.vm), f.image, NULL), ==,
+        0);
+    g_autofree char *mapped = convert(&f, f.image, "mapped-ram", "mapped", NULL, NULL);
+    g_autofree char *stream = convert(&f, mapped, "stream", "stream", NULL, NULL);
+    g_autofree char *uri = g_strdup_printf("file:%s", stream);
+    g_autoptr(TestVm) from_stream = new_on(other);
+    test_vm_launch_incoming(from_stream, uri);
+    test_vm_assert_status(from_stream, "running");
+    writer_guest_assert_goes_on(from_stream);
+
+    g_autoptr(TestVm) from_mapped = new_on(other);
+    test_vm_launch_incoming_defer(from_mapped);
+    test_vm_qmp_void(from_mapped, "migrate-set-capabilities",
+                     "{'capabilities': [{'capability': 'mapped-ram', 'state': true}]}");
+    test_vm_qmp_void(from_mapped, "migrate-incoming", "{'uri': 'file:%s'}", mapped);
+    test_vm_assert_status(from_mapped, "running");
+    writer_guest_assert_goes_on(from_mapped);
+    teardown(&f, NULL);
+}
+
 #define ADD(name, func) g_test_add("/images/" name, Fixture, NULL, setup, func, teardown)
 
 int main(int argc, char **argv)
@@ -200,5 +269,6 @@ int main(int argc, char **argv)
     ADD("damage", test_damage);
     ADD("cut-off", test_cut);
     ADD("picture", test_picture);
+    g_test_add_func("/images/other-qemu", test_other_qemu);
     return g_test_run();
 }

@@ -216,15 +216,25 @@ TestVm *test_vm_start(TestVmFlags flags, ...)
     return vm;
 }
 
-void test_vm_launch_incoming(TestVm *vm, const char *uri)
+static void launch_with_incoming(TestVm *vm, const char *uri)
 {
-    gint64 end;
-
     g_ptr_array_set_size(vm->argv, (gint)vm->argv->len - 1);
     add_arg(vm, "-incoming");
     add_arg(vm, "%s", uri);
     g_ptr_array_add(vm->argv, NULL);
     test_vm_launch(vm);
+}
+
+void test_vm_launch_incoming_defer(TestVm *vm)
+{
+    launch_with_incoming(vm, "defer");
+}
+
+void test_vm_launch_incoming(TestVm *vm, const char *uri)
+{
+    gint64 end;
+
+    launch_with_incoming(vm, uri);
 
     /* QEMU ends with a message when the stream does not load. */
     end = g_get_monotonic_time() + (gint64)TOOL_TIMEOUT_MS * 1000;

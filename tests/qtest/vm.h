@@ -74,6 +74,8 @@ void test_vm_launch(TestVm *vm);
 TestVm *test_vm_start(TestVmFlags flags, ...) G_GNUC_NULL_TERMINATED;
 /* Starts it with -incoming @uri and waits until the stream is loaded. */
 void test_vm_launch_incoming(TestVm *vm, const char *uri);
+/* Starts it with -incoming defer: the test says by QMP what is to be loaded. */
+void test_vm_launch_incoming_defer(TestVm *vm);
 /* Takes over a VM that somebody else started with test_vm_get_argv() (stillframe restore). */
 void test_vm_adopt(TestVm *vm);
 /* Ends it with SIGKILL, waits for it, removes its directory. NULL is allowed. */
