@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "guest-read.h"
 #include "userfaultfd-compat.h"
 #include "util/autofd.h"
 #include "util/fault-injection.h"
@@ -436,6 +437,26 @@ static gboolean save_hole(Handler *handler, GuestBlock *block, guint64 page)
     return TRUE;
 }
 
+/*
+ * A private page that was the file's at T0, and not a copy of it, has gone with the file's. FALSE:
+ * the snapshot is lost.
+ */
+static gboolean check_still_there(Handler *handler, GuestBlock *block, guint64 page)
+{
+    GError *error = NULL;
+    gboolean copy = TRUE;
+
+    if (block->shared || !page_was_present(block, page) ||
+        (guest_read_is_copy(handler->service->ram, block, page, &copy, &error) && copy)) {
+        return TRUE;
+    }
+    if (!error) {
+        guest_block_given_back(block, &error);
+    }
+    handler_fail(handler, error);
+    return FALSE;
+}
+
 /* Sees to it that a page is saved, by whomever. It stays protected. FALSE: the snapshot is lost. */
 static gboolean save_kept(Handler *handler, GuestBlock *block, guint64 page, PageKind kind)
 {
@@ -446,11 +467,7 @@ static gboolean save_kept(Handler *handler, GuestBlock *block, guint64 page, Pag
         }
         return is_serving(handler);
     }
-    /* A private page that was the file's at T0 may have gone with the file's. */
-    if (!block->shared && page_was_present(block, page)) {
-        GError *error = NULL;
-        guest_block_given_back(block, &error);
-        handler_fail(handler, error);
+    if (!check_still_there(handler, block, page)) {
         return FALSE;
     }
     if (!(kind == PAGE_KIND_ZERO ? save_hole(handler, block, page)

@@ -19,6 +19,7 @@
 /* An entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 #define PM_PRESENT (1ULL << 63)
 #define PM_SWAP (1ULL << 62)
+#define PM_FILE (1ULL << 61)
 #define PM_SWAP_TYPE(entry) ((entry)&0x1f)
 /*
  * Arming a page that is not there leaves a marker in the page table, which the page map shows as a
@@ -84,6 +85,18 @@ static gboolean entry_has_content(guint64 entry)
 {
     return (entry & PM_PRESENT) ||
            ((entry & PM_SWAP) && PM_SWAP_TYPE(entry) != PM_SWAP_TYPE_MARKER);
+}
+
+gboolean guest_read_is_copy(GuestRam *ram, GuestBlock *block, guint64 page, gboolean *copy,
+                            GError **errp)
+{
+    guint64 entry = 0;
+
+    if (!read_pagemap(ram, block->host + page * block->page_size, 1, &entry, errp)) {
+        return FALSE;
+    }
+    *copy = entry_has_content(entry) && !(entry & PM_FILE);
+    return TRUE;
 }
 
 static gboolean scan_hugetlb(GuestRam *ram, GuestBlock *block, guint64 first, guint64 count,

@@ -16,3 +16,10 @@ gboolean guest_read_open(GuestRam *ram, GError **errp);
 /* Whether there is memory behind an address in the page tables of QEMU, or in our @own. */
 gboolean guest_read_is_mapped(GuestRam *ram, gboolean own, guint64 address, gboolean *mapped,
                               GError **errp);
+
+/*
+ * Whether a page of a private mapping of a file is a copy of QEMU's own, present or swapped out,
+ * and no more the file's.
+ */
+gboolean guest_read_is_copy(GuestRam *ram, GuestBlock *block, guint64 page, gboolean *copy,
+                            GError **errp);

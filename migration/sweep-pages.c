@@ -10,9 +10,12 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <errno.h>
+
 #include "sweep-impl.h"
 #include "util/fault-injection.h"
 
+#define RELEASE_WAIT_US 20
 #define PIECE_PAGES (SWEEP_BUFFER_SIZE / POOL_SLOT_SIZE)
 
 /* Pages on their way. */
@@ -168,20 +171,41 @@ static gboolean sweep_piece(Sweep *sweep, GuestBlock *block, guint64 first, guin
 }
 
 /*
+ * The kernel refuses (EAGAIN) while a thread of QEMU gives memory back. The fault thread that deals
+ * with it may be waiting for slots, and it is we who empty them.
+ */
+static gboolean release_run(Sweep *sweep, GuestBlock *block, guint64 first, guint64 count,
+                            GError **errp)
+{
+    while (!outcome_has_failed(sweep->outcome)) {
+        g_mutex_lock(&sweep->tracking_lock);
+        int ret =
+            sweep->detached ? 0 : write_tracking_try_release(sweep->tracking, block, first, count);
+        g_mutex_unlock(&sweep->tracking_lock);
+        if (ret != -EAGAIN) {
+            return ret == 0 || write_tracking_error(ret, block, errp);
+        }
+        if (!output_slots(sweep->output, errp)) {
+            return FALSE;
+        }
+        g_usleep(RELEASE_WAIT_US);
+    }
+    return TRUE;
+}
+
+/*
  * Releases in runs as wide as possible: each call costs the vCPUs a TLB flush. A run goes over all
  * pages that are saved, but never over one that a fault thread is still copying.
  */
 static gboolean release_saved(Sweep *sweep, GuestBlock *block, guint64 first, guint64 count,
                               GError **errp)
 {
-    G_GNUC_UNUSED g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&sweep->tracking_lock);
-
-    for (guint64 i = 0, end; i < count && !sweep->detached; i = end) {
+    for (guint64 i = 0, end; i < count; i = end) {
         for (end = i; end < count && page_state(block, first + end) == PAGE_SAVED; end++) {
         }
         if (end == i) {
             end++;
-        } else if (!write_tracking_release(sweep->tracking, block, first + i, end - i, errp)) {
+        } else if (!release_run(sweep, block, first + i, end - i, errp)) {
             return FALSE;
         }
     }

@@ -280,9 +280,3 @@ gboolean write_tracking_arm(WriteTracking *tracking, GuestBlock *block, guint64 
 {
     return write_protect_or_fail(tracking, block, first, count, UFFDIO_WRITEPROTECT_MODE_WP, errp);
 }
-
-gboolean write_tracking_release(WriteTracking *tracking, GuestBlock *block, guint64 first,
-                                guint64 count, GError **errp)
-{
-    return write_protect_or_fail(tracking, block, first, count, 0, errp);
-}

@@ -14,7 +14,7 @@ typedef struct WriteTracking {
     guint64 features;     /* granted by UFFDIO_API */
     gboolean unpopulated; /* arming reaches holes of anonymous memory too */
     EventGate *gate;      /* NULL where the guest's memory is lost before its event comes */
-    /* Asked by the waiting functions below; may be NULL. Snapshot thread. */
+    /* Asked by write_tracking_arm() while it waits; may be NULL. Snapshot thread. */
     gboolean (*keep_going)(gpointer user, GError **errp);
     gpointer user;
 } WriteTracking;
@@ -42,12 +42,12 @@ int write_tracking_try_arm(WriteTracking *tracking, GuestBlock *block, guint64 f
 int write_tracking_try_release(WriteTracking *tracking, GuestBlock *block, guint64 first,
                                guint64 count);
 
-/* Protects pages against writing; waits out EAGAIN, so the fault service must be running. */
+/*
+ * Protects pages against writing; waits out EAGAIN, so the fault service must be running. Snapshot
+ * thread.
+ */
 gboolean write_tracking_arm(WriteTracking *tracking, GuestBlock *block, guint64 first,
                             guint64 count, GError **errp);
-/* Removes the protection and wakes whoever waits in the range; waits out EAGAIN too. */
-gboolean write_tracking_release(WriteTracking *tracking, GuestBlock *block, guint64 first,
-                                guint64 count, GError **errp);
 
 /* Turns what the try functions return (not 0) into an error; always FALSE. */
 gboolean write_tracking_error(int ret, GuestBlock *block, GError **errp);

@@ -130,7 +130,7 @@ guint64 instant_memory_count(InstantMemory *memory, guint64 address, guint64 len
         guint times = 0;
         const guint8 *page = (const guint8 *)instant_memory_get_page(memory, at, &times);
         gsize i = 0;
-        while (page && times == 1 && i < GUEST_PAGE_SIZE && page[i] == byte) {
+        while (page && i < GUEST_PAGE_SIZE && page[i] == byte) {
             i++;
         }
         count += i == GUEST_PAGE_SIZE;

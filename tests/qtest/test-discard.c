@@ -160,10 +160,13 @@ static void run_after_t0(const Case *c)
 
     machine_start(&machine, c);
     TestTool *tool = start_slow(&machine, 8, c->faults);
-    g_usleep(1000000);
+    writer_guest_wait_for_instant(machine.vm);
     c->give(machine.balloon, GIVEN, GIVEN_LENGTH);
-    assert_given(&machine);
-    fill(&machine, GIVEN, MIB, 'c');
+    /* A private huge page that is read again afterwards looks as if it had never gone. */
+    if (!c->hugepages_mib) {
+        assert_given(&machine);
+        fill(&machine, GIVEN, MIB, 'c');
+    }
     if (c->lost) {
         assert_lost(tool);
     } else {
@@ -278,7 +281,7 @@ static void test_virtio_mem(gconstpointer data)
     g_assert_cmpuint(virtio_mem_change(machine.balloon, TRUE, 0, half), ==, 0);
     fill(&machine, at, half, 'b');
     TestTool *tool = start_slow(&machine, 8, NULL);
-    g_usleep(1000000);
+    writer_guest_wait_for_instant(machine.vm);
     g_assert_cmpuint(virtio_mem_change(machine.balloon, TRUE, half, half), ==, 0);
     fill(&machine, at + half, half / 2, 'c');
     test_vm_qmp_void(machine.vm, "qom-set",

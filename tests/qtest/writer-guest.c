@@ -128,6 +128,16 @@ TestTool *writer_guest_start_slow(TestVm *vm, const char *path, guint mib, const
     return test_tool_start_faulty(faults, args);
 }
 
+void writer_guest_wait_for_instant(TestVm *vm)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) resumed =
+        qmp_client_wait_event(test_vm_get_qmp(vm), "RESUME", WRITER_TIMEOUT_MS, &error);
+
+    g_assert_no_error(error);
+    g_assert_nonnull(resumed);
+}
+
 void test_dir_assert_holds(TestDir *dir, const char *first, ...)
 {
     g_autoptr(GDir) listing = g_dir_open(dir->path, 0, NULL);

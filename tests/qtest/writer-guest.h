@@ -30,8 +30,10 @@ void writer_guest_assert_loads(const char *path, const char *state);
 /*
  * Starts a snapshot to the file @path by way of a reader that takes the first @mib MiB, then
  * nothing for three seconds: it stands in the middle of its sweep, which begins with the pages that
- * the guest writes. A second later the instant is over.
+ * the guest writes.
  */
 TestTool *writer_guest_start_slow(TestVm *vm, const char *path, guint mib, const char *faults);
+/* Waits until the instant of a snapshot is over: the guest was stopped, and goes on. */
+void writer_guest_wait_for_instant(TestVm *vm);
 /* No file in @dir but those named, NULL at the end. */
 void test_dir_assert_holds(TestDir *dir, const char *first, ...);
