@@ -18,6 +18,7 @@ typedef struct Arguments {
     char *on_full;
     char *max_buffer;
     char *format;
+    char *parent;
     char *label;
     gboolean no_screen;
     gint fault_threads;
@@ -32,6 +33,7 @@ static void arguments_clear(Arguments *arguments)
     g_free(arguments->on_full);
     g_free(arguments->max_buffer);
     g_free(arguments->format);
+    g_free(arguments->parent);
     g_free(arguments->label);
     g_strfreev(arguments->rest);
 }
@@ -45,6 +47,8 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
           "Its QMP monitor: PATH, unix:PATH or tcp:HOST:PORT", "SOCKET" },
         { "format", 'f', 0, G_OPTION_ARG_STRING, &arguments->format,
           "stream (every QEMU loads it, default) or mapped-ram (QEMU 9.0 and later)", "FORMAT" },
+        { "parent", 'P', 0, G_OPTION_ARG_FILENAME, &arguments->parent,
+          "An older image of this VM: pages that it has are not written again", "IMAGE" },
         { "label", 'l', 0, G_OPTION_ARG_STRING, &arguments->label,
           "What the image is to be called in its index", "TEXT" },
         { "no-screen", 0, 0, G_OPTION_ARG_NONE, &arguments->no_screen,
@@ -102,7 +106,9 @@ static gboolean check_numbers(const Arguments *arguments, SnapshotOptions *optio
 
 static gboolean check_format(const Arguments *arguments, SnapshotOptions *options, GError **errp)
 {
-    if (!arguments->format || g_str_equal(arguments->format, "stream")) {
+    if (!arguments->format) {
+        options->format = (ImageFormat)0;
+    } else if (g_str_equal(arguments->format, "stream")) {
         options->format = IMAGE_FORMAT_STREAM;
     } else if (g_str_equal(arguments->format, "mapped-ram")) {
         options->format = IMAGE_FORMAT_MAPPED_RAM;
@@ -147,6 +153,7 @@ static gboolean run(const Arguments *arguments, GError **errp)
                                 .qmp = arguments->qmp,
                                 .sync = !arguments->no_sync,
                                 .label = arguments->label,
+                                .parent = arguments->parent,
                                 .no_screen = arguments->no_screen,
                                 .max_buffer = SNAPSHOT_MAX_BUFFER_DEFAULT,
                                 .fault_threads = (guint)arguments->fault_threads,

@@ -67,6 +67,9 @@ static gboolean is_meant(const Verify *v, const IndexBlock *block, const IndexRu
     if (run->kind != INDEX_HERE) {
         return TRUE; /* the parent's, whose hash the parent has */
     }
+    if (image_reader_get_kind(v->reader) == IMAGE_KIND_INCREMENTAL) {
+        return data != NULL; /* the reader takes it from where the index says */
+    }
     return data &&
            image_reader_get_place(v->reader, data) - v->start == index_run_place(block, run, page);
 }

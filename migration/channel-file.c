@@ -6,9 +6,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include "channel-impl.h"
@@ -79,6 +81,11 @@ static int file_skip(Channel *channel, guint64 length)
                    ftruncate(channel->fd, (off_t)file->position) < 0
                ? -1
                : 0;
+}
+
+static int file_clone(Channel *channel, int from)
+{
+    return ioctl(channel->fd, FICLONE, from);
 }
 
 static char *temp_name_for(const char *base_name)
@@ -165,6 +172,7 @@ static void file_release(Channel *channel)
 static const ChannelOps file_ops = {
     .write = file_write,
     .pwrite = file_pwrite,
+    .clone = file_clone,
     .skip = file_skip,
     .commit = file_commit,
     .release = file_release,

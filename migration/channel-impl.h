@@ -15,6 +15,11 @@ typedef struct ChannelOps {
     ssize_t (*write)(Channel *channel, const struct iovec *iov, int count);
     /* The same at a place of the file; NULL where there are no places. */
     ssize_t (*pwrite)(Channel *channel, const struct iovec *iov, int count, guint64 position);
+    /*
+     * Makes the new file share all blocks of file @from; -1 with errno. NULL where there are no
+     * places.
+     */
+    int (*clone)(Channel *channel, int from);
     /* Says in *errp why a write failed with @err, where the transport knows more; may be NULL. */
     void (*explain)(Channel *channel, int err, GError **errp);
     /* Makes a hole; -1 with errno. NULL: zeros are written. */

@@ -220,6 +220,25 @@ gboolean channel_skip(Channel *channel, guint64 length, GError **errp)
     return TRUE;
 }
 
+gboolean channel_clone(Channel *channel, int from, gboolean *cloned, GError **errp)
+{
+    *cloned = FALSE;
+    if (!channel->ops->clone || channel->offset || fault_injected("no-reflink")) {
+        return TRUE;
+    }
+    *cloned = channel->ops->clone(channel, from) == 0;
+    /* What file systems say that cannot: not at all, not between these two, not this file. */
+    return *cloned || errno == EOPNOTSUPP || errno == EXDEV || errno == EINVAL || errno == ENOTTY ||
+           errno == EPERM || errno == ETXTBSY ||
+           channel_io_error(channel->name, "clone the parent into", errno, errp);
+}
+
+gboolean channel_truncate(Channel *channel, guint64 position, GError **errp)
+{
+    return ftruncate(channel->fd, (off_t)(channel->offset + position)) == 0 ||
+           channel_io_error(channel->name, "cut off", errno, errp);
+}
+
 guint64 channel_get_bytes(Channel *channel)
 {
     return __atomic_load_n(&channel->bytes, __ATOMIC_RELAXED);

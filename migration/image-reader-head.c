@@ -336,7 +336,9 @@ gboolean image_reader_read_head(ImageReader *reader, GError **errp)
     if (cursor->error) {
         return image_reader_broken(reader, errp, "the head");
     }
-    if (magic != STREAM_MAGIC || version != STREAM_VERSION) {
+    if (magic == INCREMENTAL_MAGIC && version == INCREMENTAL_VERSION) {
+        reader->kind = IMAGE_KIND_INCREMENTAL;
+    } else if (magic != STREAM_MAGIC || version != STREAM_VERSION) {
         g_set_error(errp, SF_ERROR, SF_ERROR_FORMAT,
                     "%s: no migration stream of version 3 begins at byte %" G_GUINT64_FORMAT
                     "; does it begin at another offset?",
@@ -351,5 +353,5 @@ gboolean image_reader_read_head(ImageReader *reader, GError **errp)
         return FALSE;
     }
     reader->layout.pages = cursor_tell(cursor);
-    return TRUE;
+    return reader->kind != IMAGE_KIND_INCREMENTAL || incremental_open(reader, errp);
 }

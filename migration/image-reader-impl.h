@@ -25,6 +25,7 @@ struct ImageReader {
     GArray *mapped; /* ImageMappedBlock */
     guint32 ram_id;
     ImageLayout layout;
+    struct ImageChain *chain; /* of an incremental image */
     ImageIndex *index;
     /* Of a source that is not mapped: copies. */
     guint8 *devices;
@@ -53,3 +54,7 @@ gboolean image_reader_skip_command(ImageReader *reader, GError **errp);
 gboolean stream_pages_walk(ImageReader *reader, ImagePageFunc func, gpointer user, GError **errp);
 /* image-reader-mapped.c: pages at fixed places. */
 gboolean mapped_pages_walk(ImageReader *reader, ImagePageFunc func, gpointer user, GError **errp);
+/* image-reader-incremental.c: pages in this image and its parents. Behind the head. */
+gboolean incremental_open(ImageReader *reader, GError **errp);
+gboolean incremental_pages_walk(ImageReader *reader, ImagePageFunc func, gpointer user,
+                                GError **errp);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "image-reader-impl.h"
+#include "migration/image-chain.h"
 #include "migration/device-state.h"
 #include "stream-format.h"
 
@@ -17,7 +18,7 @@
 
 const char *image_kind_name(ImageKind kind)
 {
-    static const char *const names[] = { "stream", "mapped-ram", "devices" };
+    static const char *const names[] = { "stream", "mapped-ram", "devices", "incremental" };
 
     return names[kind];
 }
@@ -85,6 +86,7 @@ void image_reader_free(ImageReader *reader)
         return;
     }
     image_index_free(reader->index);
+    image_chain_free(reader->chain);
     cursor_clear(&reader->cursor);
     image_source_free(reader->source);
     g_array_unref(reader->mapped);

@@ -61,11 +61,27 @@ typedef struct FeedRange {
  */
 IncomingFeed *incoming_feed_start(QmpClient *qmp, int fd, const FeedRange ranges[FEED_RANGES],
                                   GError **errp);
+/*
+ * The same for an image of any kind: its pages as a stream that is made on the way. @reader must
+ * outlive the feed, and is the feed's until then.
+ */
+IncomingFeed *incoming_feed_start_converted(QmpClient *qmp, ImageReader *reader, GError **errp);
+/*
+ * QEMU (9.0 or later) reads a mapped-ram image from @fd, where it begins at @offset, by itself. Its
+ * descriptor is taken back by incoming_feed_free(), while @qmp is still there.
+ */
+IncomingFeed *incoming_feed_start_mapped(QmpClient *qmp, int fd, guint64 offset, GError **errp);
+/* Bytes of the image that are written to a feed in all; of a converted one, of guest memory. */
+guint64 incoming_feed_get_total(IncomingFeed *feed);
+/* Takes over why the image could not be read, if that is so; else FALSE. */
+gboolean incoming_feed_take_failure(IncomingFeed *feed, GError **errp);
 /* Bytes written so far. */
 guint64 incoming_feed_get_done(IncomingFeed *feed);
 /* Why the thread stopped early: an errno, EPIPE being QEMU's end of reading; 0 while all is well.
  */
 int incoming_feed_get_error(IncomingFeed *feed);
+/* QEMU is going to be ended: nothing is asked of it any more. */
+void incoming_feed_forget_qemu(IncomingFeed *feed);
 /* Waits for the thread, which ends when QEMU stops reading. NULL is allowed. */
 void incoming_feed_free(IncomingFeed *feed);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IncomingFeed, incoming_feed_free)

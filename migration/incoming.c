@@ -8,8 +8,11 @@
 
 #include "incoming-impl.h"
 #include "monitor/machine.h"
+#include "util/fault-injection.h"
 
 #define POLL_US (5 * 1000)
+/* Since when QEMU loads mapped-ram. */
+#define MAPPED_RAM_VERSION 90000
 /* How long the run state may take after the load; it is set by a bottom half of the main loop. */
 #define RUN_STATE_WAIT_US (10 * G_USEC_PER_SEC)
 /* How long QEMU may take to refuse what does not fit. */
@@ -65,6 +68,10 @@ static gboolean wait_loaded(const IncomingOptions *options, IncomingQemu *qemu, 
         GError *error = NULL;
         g_autofree char *status = query_load_status(qemu->qmp, &error);
         int broken = incoming_feed_get_error(feed);
+        if (incoming_feed_take_failure(feed, errp)) {
+            g_clear_error(&error);
+            return FALSE;
+        }
         if (!status) {
             return incoming_qemu_explain(qemu, error, errp);
         }
@@ -113,24 +120,45 @@ static gboolean wait_run_state(IncomingQemu *qemu, const volatile int *cancel,
     return FALSE;
 }
 
-static gboolean load(const IncomingOptions *options, IncomingQemu *qemu, ImageReader *reader,
-                     const volatile int *cancel, IncomingReport *report, GError **errp)
+/* Whether the file's own bytes are what every QEMU loads. */
+static gboolean is_plain_stream(ImageReader *reader)
+{
+    return image_reader_get_fd(reader) >= 0 && image_reader_get_kind(reader) == IMAGE_KIND_STREAM;
+}
+
+/* The shortest way that this QEMU knows for this image. */
+static IncomingFeed *start_feed(QmpClient *qmp, ImageReader *reader, GError **errp)
 {
     const ImageLayout *layout = image_reader_get_layout(reader);
     const FeedRange ranges[FEED_RANGES] = { { layout->start, layout->end } };
+
+    if (is_plain_stream(reader)) {
+        return incoming_feed_start(qmp, image_reader_get_fd(reader), ranges, errp);
+    }
+    if (image_reader_get_kind(reader) == IMAGE_KIND_MAPPED_RAM &&
+        image_reader_get_fd(reader) >= 0 && qmp_client_get_version(qmp) >= MAPPED_RAM_VERSION &&
+        qmp_client_can_send_fd(qmp) && !fault_injected("no-mapped-load")) {
+        return incoming_feed_start_mapped(qmp, image_reader_get_fd(reader), layout->start, errp);
+    }
+    return incoming_feed_start_converted(qmp, reader, errp);
+}
+
+static gboolean load(const IncomingOptions *options, IncomingQemu *qemu, ImageReader *reader,
+                     const volatile int *cancel, IncomingReport *report, GError **errp)
+{
     gint64 start = g_get_monotonic_time();
     GError *error = NULL;
 
-    g_autoptr(IncomingFeed) feed =
-        incoming_feed_start(qemu->qmp, image_reader_get_fd(reader), ranges, &error);
+    g_autoptr(IncomingFeed) feed = start_feed(qemu->qmp, reader, &error);
     if (!feed) {
         return incoming_qemu_explain(qemu, error, errp);
     }
-    gboolean good = wait_loaded(options, qemu, feed, layout->end - layout->start, cancel, errp) &&
+    gboolean good = wait_loaded(options, qemu, feed, incoming_feed_get_total(feed), cancel, errp) &&
                     wait_run_state(qemu, cancel, report, errp);
     report->load_seconds = seconds_since(start);
     report->bytes = incoming_feed_get_done(feed);
     if (!good) {
+        incoming_feed_forget_qemu(feed);
         incoming_qemu_end(qemu); /* the feed's thread ends with its reader */
     }
     return good;
@@ -192,7 +220,7 @@ static gboolean compare_and_load(const IncomingOptions *options, IncomingQemu *q
     if (!incoming_compare(qemu->qmp, reader, &differences, &error)) {
         incoming_qemu_explain(qemu, error, errp);
     } else if (differences.certain->len) {
-        if (differences.qemu_refuses) {
+        if (differences.qemu_refuses && is_plain_stream(reader)) {
             let_qemu_refuse(qemu, reader);
         } else {
             incoming_qemu_quit(qemu);
@@ -229,23 +257,17 @@ static gboolean run_qemu(const IncomingOptions *options, IncomingQemu *qemu, Ima
     return compare_and_load(options, qemu, reader, cancel, report, errp);
 }
 
-/* QEMU is fed the bytes of the file as they are. */
+/* It is looked at before it is loaded, and a device state without memory is no VM. */
 static gboolean check_kind(ImageReader *reader, const char *image, GError **errp)
 {
-    const char *kind = NULL;
-
-    if (image_reader_get_fd(reader) < 0) {
-        kind = "compressed, or comes through a pipe";
-    } else if (image_reader_get_kind(reader) != IMAGE_KIND_STREAM) {
-        kind = image_kind_name(image_reader_get_kind(reader));
-    }
-    if (kind) {
+    if (image_reader_get_kind(reader) == IMAGE_KIND_DEVICES || !strcmp(image, "-")) {
         g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-                    "%s is %s, not a migration stream in a file; make one of it with \"stillframe "
-                    "convert --format stream\"",
-                    image, kind);
+                    "%s is %s; give the file of a whole image", image,
+                    !strcmp(image, "-") ? "a pipe, which can be read once only"
+                                        : "the state of devices without memory");
+        return FALSE;
     }
-    return !kind;
+    return TRUE;
 }
 
 gboolean incoming_run(const IncomingOptions *options, const volatile int *cancel,

@@ -19,7 +19,8 @@ typedef struct MappedBlock {
     guint64 bitmap_at; /* from the image's beginning */
     guint64 pages_at;
     gsize words;
-    guint64 *bitmap; /* a bit of 1: the page is in the file */
+    guint64 *bitmap;  /* a bit of 1: the page is in the file */
+    guint64 *written; /* in a clone: it was written over; else NULL */
 } MappedBlock;
 
 typedef struct MappedWriter {
@@ -29,6 +30,7 @@ typedef struct MappedWriter {
     GArray *blocks; /* MappedBlock */
     guint64 tail;   /* behind the last block's pages; then as far as was written */
     gboolean ram_ended;
+    gboolean clone; /* the file began as its parent's */
     /* Pieces that belong one behind the other in the file, not written yet. */
     guint64 pending_at;
     guint64 pending_bytes;
@@ -39,6 +41,7 @@ typedef struct MappedWriter {
 static void mapped_block_clear(gpointer data)
 {
     g_free(((MappedBlock *)data)->bitmap);
+    g_free(((MappedBlock *)data)->written);
 }
 
 static MappedBlock *get_block(MappedWriter *w, guint block)
@@ -78,6 +81,7 @@ static void put_block(MappedWriter *w, GByteArray *out, const ImageBlock *block)
     MappedBlock mapped = { .words = (block->used_length / page_size + 63) / 64 };
 
     mapped.bitmap = g_new0(guint64, mapped.words);
+    mapped.written = w->clone ? g_new0(guint64, mapped.words) : NULL;
     mapped.bitmap_at = w->tail + out->len + 1 + strlen(block->name) + 8 + STREAM_MAPPED_BYTES;
     guint64 behind = offset + mapped.bitmap_at + mapped.words * sizeof(guint64);
     mapped.pages_at = (behind + PAGES_ALIGN - 1) / PAGES_ALIGN * PAGES_ALIGN - offset;
@@ -113,7 +117,9 @@ static gboolean mapped_begin(ImageWriter *writer, const ImageHead *head, GError 
         g_byte_array_set_size(out, 0);
     }
     stream_put_ram_footer(out);
-    return write_tail(w, out->data, out->len, errp);
+    /* What the parent had behind its pages: device sections, its index. */
+    return (!w->clone || channel_truncate(w->channel, w->tail, errp)) &&
+           write_tail(w, out->data, out->len, errp);
 }
 
 static gboolean check_range(MappedWriter *w, guint block, guint64 offset, guint64 length,
@@ -137,6 +143,16 @@ static void set_bits(MappedWriter *w, guint block, guint64 offset, guint64 lengt
     }
 }
 
+static void note_written(MappedWriter *w, guint block, guint64 offset, guint64 length)
+{
+    guint64 *written = get_block(w, block)->written;
+    guint bits = w->head->target_page_bits;
+
+    for (guint64 page = offset >> bits; written && page < (offset + length) >> bits; page++) {
+        written[page / 64] |= 1ULL << page % 64;
+    }
+}
+
 static gboolean mapped_page(ImageWriter *writer, guint block, guint64 offset, const void *data,
                             gsize length, GError **errp)
 {
@@ -147,6 +163,7 @@ static gboolean mapped_page(ImageWriter *writer, guint block, guint64 offset, co
     }
     writer->place = get_block(w, block)->pages_at + offset;
     set_bits(w, block, offset, length, TRUE);
+    note_written(w, block, offset, length);
     if (w->iovecs == MAPPED_IOVECS || w->pending_at + w->pending_bytes != writer->place) {
         if (!write_pending(w, errp)) {
             return FALSE;
@@ -158,6 +175,36 @@ static gboolean mapped_page(ImageWriter *writer, guint block, guint64 offset, co
     }
     w->iov[w->iovecs++] = (struct iovec){ (void *)data, length };
     w->pending_bytes += length;
+    return TRUE;
+}
+
+static gboolean was_written(MappedWriter *w, guint block, guint64 offset, guint64 length)
+{
+    const guint64 *written = get_block(w, block)->written;
+    guint bits = w->head->target_page_bits;
+
+    for (guint64 page = offset >> bits; page < (offset + length) >> bits; page++) {
+        if (written[page / 64] >> page % 64 & 1) {
+            return TRUE;
+        }
+    }
+    return FALSE;
+}
+
+/* The parent's bytes are there, unless an earlier copy of the page was written over them. */
+static gboolean clone_keep(ImageWriter *writer, guint block, guint64 offset, const void *data,
+                           gsize length, GError **errp)
+{
+    MappedWriter *w = (MappedWriter *)writer;
+
+    if (!check_range(w, block, offset, length, errp)) {
+        return FALSE;
+    }
+    if (was_written(w, block, offset, length)) {
+        return mapped_page(writer, block, offset, data, length, errp);
+    }
+    writer->place = get_block(w, block)->pages_at + offset;
+    set_bits(w, block, offset, length, TRUE);
     return TRUE;
 }
 
@@ -271,4 +318,20 @@ ImageWriter *mapped_writer_new(Channel *channel, GError **errp)
     w->blocks = g_array_new(FALSE, FALSE, sizeof(MappedBlock));
     g_array_set_clear_func(w->blocks, mapped_block_clear);
     return &w->writer;
+}
+
+ImageWriter *mapped_writer_new_clone(Channel *channel, int parent, GError **errp)
+{
+    gboolean cloned = FALSE;
+
+    if (!channel_clone(channel, parent, &cloned, errp) || !cloned) {
+        return NULL;
+    }
+    ImageWriter *writer = mapped_writer_new(channel, errp);
+    if (writer) {
+        ((MappedWriter *)writer)->clone = TRUE;
+        writer->keep = clone_keep;
+        writer->kept = INDEX_HERE;
+    }
+    return writer;
 }

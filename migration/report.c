@@ -125,6 +125,8 @@ JsonNode *snapshot_report_to_json(const SnapshotReport *report)
     add_faults(builder, report);
     add_buffer(builder, report);
     add_int(builder, "device-state-bytes", report->device_bytes);
+    add_string(builder, "format", report->format);
+    add_int(builder, "bytes-kept", report->kept_bytes);
     add_int(builder, "bytes-written", report->bytes_written);
     add_int(builder, "index-bytes", report->index_bytes);
     json_builder_end_object(builder);
@@ -191,6 +193,10 @@ char *snapshot_report_to_text(const SnapshotReport *report)
     g_string_append_printf(text,
                            "Buffer     at most %s of %s; %" G_GUINT64_FORMAT " stalls, %.0f ms\n",
                            peak, limit, report->stalls, ms(report->stall_ns));
+    if (report->kept_bytes) {
+        g_autofree char *kept = g_format_size_full(report->kept_bytes, G_FORMAT_SIZE_IEC_UNITS);
+        g_string_append_printf(text, "Kept       %s as in the parent\n", kept);
+    }
     g_string_append_printf(text, "Written    %s, %s/s\n", written, rate);
     return g_string_free(text, FALSE);
 }

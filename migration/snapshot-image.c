@@ -78,9 +78,47 @@ static gboolean check_format(const SnapshotOptions *options, GError **errp)
     return TRUE;
 }
 
+static gboolean open_parent(Snapshot *snapshot, GError **errp)
+{
+    guint64 page_size = 1ULL << snapshot->head->target_page_bits;
+
+    if (!snapshot->options->parent) {
+        return TRUE;
+    }
+    snapshot->parent = image_chain_open(snapshot->options->parent, errp);
+    if (snapshot->parent && image_chain_get_index(snapshot->parent)->page_size != page_size) {
+        g_set_error(errp, SF_ERROR, SF_ERROR_MISMATCH,
+                    "the parent %s is of a machine with other pages", snapshot->options->parent);
+        return FALSE;
+    }
+    return snapshot->parent != NULL;
+}
+
+/* A clone that is whole by itself, or what the parent has not. */
+static ImageWriter *new_child_writer(Snapshot *snapshot, GError **errp)
+{
+    const ImageIndex *parent = image_chain_get_index(snapshot->parent);
+    GError *error = NULL;
+    ImageWriter *writer = NULL;
+
+    if (parent->format == IMAGE_FORMAT_MAPPED_RAM &&
+        snapshot->options->format != IMAGE_FORMAT_STREAM) {
+        writer = mapped_writer_new_clone(snapshot->channel, image_chain_get_fd(snapshot->parent),
+                                         &error);
+    }
+    if (error) {
+        g_propagate_error(errp, error);
+        return NULL;
+    }
+    return writer ? writer : incremental_writer_new(snapshot->channel);
+}
+
 /* The writer of the pages, without the index. */
 static ImageWriter *new_writer(Snapshot *snapshot, GError **errp)
 {
+    if (snapshot->parent) {
+        return new_child_writer(snapshot, errp);
+    }
     switch (snapshot->options->format) {
     case IMAGE_FORMAT_MAPPED_RAM:
         return mapped_writer_new(snapshot->channel, errp);
@@ -89,11 +127,17 @@ static ImageWriter *new_writer(Snapshot *snapshot, GError **errp)
     }
 }
 
+static const char *format_name(ImageFormat format)
+{
+    static const char *const names[] = { "", "stream", "mapped-ram", "incremental" };
+    return names[format];
+}
+
 gboolean snapshot_open_image(Snapshot *snapshot, GError **errp)
 {
     const SnapshotOptions *options = snapshot->options;
 
-    if (!check_format(options, errp)) {
+    if (!check_format(options, errp) || !open_parent(snapshot, errp)) {
         return FALSE;
     }
     snapshot->channel = channel_open_output(options->destination, options->sync, errp);
@@ -101,10 +145,25 @@ gboolean snapshot_open_image(Snapshot *snapshot, GError **errp)
     if (!writer) {
         return FALSE;
     }
+    snapshot->report->format = format_name(writer->format);
     snapshot->index =
         image_index_builder_new(writer->format, 1ULL << snapshot->head->target_page_bits);
     snapshot->output.writer = index_writer_new(writer, snapshot->index);
     describe(snapshot);
+    return TRUE;
+}
+
+gboolean snapshot_begin_image(Snapshot *snapshot, GError **errp)
+{
+    ImageWriter *writer = snapshot->output.writer;
+
+    if (!output_begin(&snapshot->output, snapshot->head, errp)) {
+        return FALSE;
+    }
+    if (snapshot->parent) {
+        index_writer_set_parent(writer, snapshot->parent,
+                                writer->format == IMAGE_FORMAT_INCREMENTAL);
+    }
     return TRUE;
 }
 
@@ -142,6 +201,7 @@ gboolean snapshot_finish_image(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     report->total_ns = now - snapshot->began_ns;
+    report->kept_bytes = index_writer_get_kept(writer);
     report->bytes_written = channel_get_bytes(snapshot->channel);
     g_autoptr(JsonNode) node = snapshot_report_to_json(report);
     g_autofree char *statistics = json_to_string(node, FALSE);

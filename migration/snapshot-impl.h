@@ -42,7 +42,8 @@ typedef struct Snapshot {
     Output output;
     Sweep *sweep;
     ImageIndexBuilder *index;
-    int screen; /* a memory file with the guest's screen, -1 for none */
+    ImageChain *parent; /* NULL for none */
+    int screen;         /* a memory file with the guest's screen, -1 for none */
     Outcome outcome;
 } Snapshot;
 
@@ -56,6 +57,8 @@ gboolean snapshot_check_ram(Snapshot *snapshot, GError **errp);
 gboolean snapshot_learn_state(Snapshot *snapshot, GError **errp);
 /* Opens the destination and chooses the writer; asks for what the index is to tell. */
 gboolean snapshot_open_image(Snapshot *snapshot, GError **errp);
+/* Writes the head. */
+gboolean snapshot_begin_image(Snapshot *snapshot, GError **errp);
 /* Behind the last page: device state, the end, the index. The channel is not committed. */
 gboolean snapshot_finish_image(Snapshot *snapshot, GError **errp);
 /* Step 4: the downtime. The VM runs again afterwards if it ran before, whatever happens. */

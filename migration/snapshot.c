@@ -98,7 +98,7 @@ static gboolean open_output(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     snapshot->output.pool = snapshot->pool;
-    return output_begin(&snapshot->output, snapshot->head, errp);
+    return snapshot_begin_image(snapshot, errp);
 }
 
 static gboolean open_tracking(Snapshot *snapshot, GError **errp)
@@ -315,6 +315,7 @@ static void cleanup(Snapshot *snapshot)
     }
     image_writer_free(snapshot->output.writer);
     image_index_builder_free(snapshot->index);
+    image_chain_free(snapshot->parent);
     sf_clear_fd(&snapshot->screen);
     channel_free(snapshot->channel);
     device_capture_clear(&snapshot->devices, snapshot->qmp);

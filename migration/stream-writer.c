@@ -308,8 +308,14 @@ ImageWriter *stream_writer_new(Channel *channel)
     return &writer_new(channel, IMAGE_FORMAT_STREAM, STREAM_MAGIC, STREAM_VERSION)->writer;
 }
 
-/* The index tells what is left out. */
-static gboolean incremental_keep(ImageWriter *writer, guint block, guint64 offset, guint64 length,
+/* The index tells what is left out: that is what the parent has, and all zeros. */
+static gboolean incremental_keep(ImageWriter *writer, guint block, guint64 offset, const void *data,
+                                 gsize length, GError **errp)
+{
+    return check_range((StreamWriter *)writer, block, offset, length, errp);
+}
+
+static gboolean incremental_zero(ImageWriter *writer, guint block, guint64 offset, guint64 length,
                                  GError **errp)
 {
     return check_range((StreamWriter *)writer, block, offset, length, errp);
@@ -322,5 +328,7 @@ ImageWriter *incremental_writer_new(Channel *channel)
              ->writer;
 
     writer->keep = incremental_keep;
+    writer->kept = INDEX_PARENT;
+    writer->zero = incremental_zero;
     return writer;
 }

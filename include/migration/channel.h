@@ -82,6 +82,15 @@ typedef enum { CHANNEL_ZSTD, CHANNEL_GZIP } ChannelCompression;
 Channel *channel_compress_new(Channel *inner, ChannelCompression compression, int level,
                               GError **errp);
 
+/*
+ * Begins with the content of the file @from, sharing its blocks. *cloned is FALSE where the file
+ * system, or the place in the file, does not allow it: nothing has happened then. Before anything
+ * is written.
+ */
+gboolean channel_clone(Channel *channel, int from, gboolean *cloned, GError **errp);
+/* Cuts the file off at @position, counted from the image's beginning. */
+gboolean channel_truncate(Channel *channel, guint64 position, GError **errp);
+
 /* Bytes written to the stream so far. Any thread. */
 guint64 channel_get_bytes(Channel *channel);
 

@@ -16,10 +16,11 @@ typedef struct ImageReader ImageReader;
 typedef enum {
     IMAGE_KIND_STREAM,
     IMAGE_KIND_MAPPED_RAM,
-    IMAGE_KIND_DEVICES, /* no RAM section at all */
+    IMAGE_KIND_DEVICES,     /* no RAM section at all */
+    IMAGE_KIND_INCREMENTAL, /* with its parents: pages come by ascending place */
 } ImageKind;
 
-/* "stream", "mapped-ram", "devices". */
+/* "stream", "mapped-ram", "devices", "incremental". */
 const char *image_kind_name(ImageKind kind);
 
 /*

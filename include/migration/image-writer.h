@@ -7,7 +7,7 @@
 #pragma once
 
 #include "migration/channel.h"
-#include "migration/image-index.h"
+#include "migration/image-chain.h"
 
 /* A RAM block as an image names it. */
 typedef struct ImageBlock {
@@ -58,9 +58,11 @@ struct ImageWriter {
     /* The same for bytes that are all zero. */
     gboolean (*zero)(ImageWriter *writer, guint block, guint64 offset, guint64 length,
                      GError **errp);
-    /* The same for bytes that are as in the parent; NULL in a writer that has none. */
-    gboolean (*keep)(ImageWriter *writer, guint block, guint64 offset, guint64 length,
-                     GError **errp);
+    /* As page(), for bytes that are as in the parent; NULL in a writer that has none. */
+    gboolean (*keep)(ImageWriter *writer, guint block, guint64 offset, const void *data,
+                     gsize length, GError **errp);
+    /* What such pages are for the index: PARENT, or HERE at their fixed places. */
+    IndexKind kept;
     /* Where page 0 of @block is in a format with fixed places, known after begin(); else NULL. */
     guint64 (*base)(ImageWriter *writer, guint block);
     /* Everything handed over so far is written, its buffers may be used again. */
@@ -85,7 +87,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImageWriter, image_writer_free)
 /* QEMU's migration stream, version 3, onto @channel (not taken, must outlive the writer). */
 ImageWriter *stream_writer_new(Channel *channel);
 
-/* A stream of the pages that the parent has not; it has keep(). As above. */
+/* The pages that the parent has not; it has keep(), and needs the index. As above. */
 ImageWriter *incremental_writer_new(Channel *channel);
 
 /*
@@ -95,8 +97,22 @@ ImageWriter *incremental_writer_new(Channel *channel);
 ImageWriter *mapped_writer_new(Channel *channel, GError **errp);
 
 /*
+ * The same on top of a clone of the file @parent, a mapped-ram image that begins with it; it has
+ * keep(). NULL without an error where the file system shares no blocks between the two.
+ */
+ImageWriter *mapped_writer_new_clone(Channel *channel, int parent, GError **errp);
+
+/*
  * Writes onto @inner (taken), hashes each page on the way and writes the index behind the image.
  * @builder (not taken, without blocks) gets blocks, pages and device sections; what else is to
  * stand in the index is the caller's to add before finish(). It has no append().
  */
 ImageWriter *index_writer_new(ImageWriter *inner, ImageIndexBuilder *builder);
+/*
+ * From now on pages that are as in the youngest image of @parent (not taken, must outlive the
+ * writer), at the same place of the block of the same name, are kept, not written. @needed: the
+ * image cannot be read without it. After begin(); @writer has an inner one with keep().
+ */
+void index_writer_set_parent(ImageWriter *writer, const ImageChain *parent, gboolean needed);
+/* Bytes that were kept. */
+guint64 index_writer_get_kept(const ImageWriter *writer);

@@ -43,11 +43,16 @@ typedef struct SnapshotOptions {
     int qmp_fd;
     int spare_fd;
     const Destination *destination; /* not taken */
-    ImageFormat format;             /* STREAM or MAPPED_RAM; 0: STREAM */
-    const char *label;              /* for the index; NULL for none */
-    gboolean no_screen;             /* do not put the guest's screen into the index */
-    gboolean sync;                  /* file: sync before it gets its name */
-    guint64 max_buffer;             /* bytes */
+    /*
+     * STREAM or MAPPED_RAM; 0: STREAM. With a parent: MAPPED_RAM or 0: a clone of it where that can
+     * be, and else, as with STREAM, INCREMENTAL.
+     */
+    ImageFormat format;
+    const char *parent; /* an image: what it has is not written again; NULL for none */
+    const char *label;  /* for the index; NULL for none */
+    gboolean no_screen; /* do not put the guest's screen into the index */
+    gboolean sync;      /* file: sync before it gets its name */
+    guint64 max_buffer; /* bytes */
     OnFull on_full;
     guint fault_threads; /* 0: chosen by the number of cores */
     /* Called from the snapshot's waiting thread about ten times a second; NULL for none. */

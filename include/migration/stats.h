@@ -64,6 +64,8 @@ typedef struct SnapshotReport {
     guint64 buffer_peak;
     guint64 bytes_written;
     guint64 index_bytes; /* of them, the index */
+    guint64 kept_bytes;  /* of guest memory that the parent has, so that it was not written */
+    const char *format;  /* "stream", "mapped-ram", "incremental" */
     guint64 device_bytes;
     guint fault_threads;
 } SnapshotReport;
