@@ -333,9 +333,9 @@ static void show_capability(JsonNode *capabilities, const char *name, gboolean o
 /* QEMU's answers are shared and sealed inside the client: what we change is a copy. */
 static JsonNode *open_up(JsonNode *node)
 {
-    g_autoptr(JsonNode) sealed = node;
     g_autofree char *text = node ? json_to_string(node, FALSE) : NULL;
 
+    g_clear_pointer(&node, json_node_unref);
     return text ? json_from_string(text, NULL) : NULL;
 }
 

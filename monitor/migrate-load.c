@@ -54,7 +54,8 @@ JsonNode *migrate_load_file(QmpClient *qmp, JsonObject *arguments, GError **errp
     if (!answer) {
         g_autoptr(JsonObject) back = json_object_new();
         json_object_set_string_member(back, "fdname", FD_NAME);
-        g_autoptr(JsonNode) closed = migrate_front_ask(qmp, "closefd", back, NULL);
+        JsonNode *closed = migrate_front_ask(qmp, "closefd", back, NULL);
+        g_clear_pointer(&closed, json_node_unref);
     }
     return answer;
 }

@@ -318,7 +318,8 @@ static gboolean open_named(MigrateFront *front, QmpClient *qmp, const char *name
         return FALSE;
     }
     json_object_set_string_member(arguments, "fdname", name);
-    g_autoptr(JsonNode) closed = migrate_front_ask(qmp, "closefd", arguments, NULL);
+    JsonNode *closed = migrate_front_ask(qmp, "closefd", arguments, NULL);
+    g_clear_pointer(&closed, json_node_unref);
     target->uri = g_strdup("fd:0");
     return TRUE;
 }
