@@ -224,12 +224,13 @@ static gpointer serve_qmp(gpointer data)
     sf_autofd stdio = service->place->is_stdio ? listen_unix(inner, &error) : -1;
     QmpProxyOptions options = { .qmp = service->place->backend,
                                 .listen_fd = stdio >= 0 ? stdio : service->listen_fd };
-    if (stdio >= 0) {
-        g_thread_unref(g_thread_new("stdio", bridge_stdio, inner));
-        inner = NULL; /* its, for as long as the process lives */
-    }
+    GThread *bridge = stdio >= 0 ? g_thread_new("stdio", bridge_stdio, inner) : NULL;
     if (error || !qmp_proxy_run(&options, &service->server->cancel, &error)) {
         fprintf(stderr, "stillframe: a monitor cannot be served: %s\n", error->message);
+    }
+    if (bridge) {
+        sf_clear_fd(&stdio);   /* nobody waits there for ever */
+        g_thread_join(bridge); /* QEMU's last words are out */
     }
     return NULL;
 }

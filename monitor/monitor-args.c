@@ -154,7 +154,8 @@ static void add_place(Rewrite *rewrite, MonitorPlace *place, gboolean is_qmp, gb
     g_autofree char *device = g_strdup_printf("unix:%s,server=on,wait=off", place->backend);
     push(rewrite, is_pretty ? "-qmp-pretty" : "-qmp");
     push(rewrite, device);
-    if (place->is_stdio && rewrite->has_terminal) {
+    /* For its human monitor QEMU puts the terminal into a mode of its own; for QMP it leaves it. */
+    if (place->is_stdio && rewrite->has_terminal && !is_qmp) {
         push(rewrite, "-chardev");
         push(rewrite, "stdio,id=stillframe-terminal");
     }

@@ -31,8 +31,9 @@ typedef struct MonitorArgs {
  * -qmp-pretty, and -mon with its -chardev when nothing else uses that. In the place of each, QEMU
  * gets a QMP monitor on a socket in @folder. Everything else stays as it is: multiplexed (mon:),
  * pty, vc, pipe, telnet, TLS, abstract and inherited sockets, those that connect to somebody.
- * @has_terminal: standard input is a terminal; then QEMU still opens stdio, without reading it, so
- * that it sets the terminal up and puts it right at its end, as without us.
+ * @has_terminal: standard input is a terminal; then QEMU still opens stdio for a human monitor,
+ * without reading it, so that it sets the terminal up and puts it right at its end, as without us.
+ * A terminal with QMP stays as it is: QEMU asks for echo there.
  */
 MonitorArgs *monitor_args_new(char **argv, const char *folder, gboolean has_terminal);
 void monitor_args_free(MonitorArgs *args);

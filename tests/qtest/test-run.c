@@ -5,6 +5,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -147,7 +148,7 @@ static void test_same_bytes(void)
 static void compare_ends(const char *const *options, int signal_number)
 {
     int status[2];
-    g_autofree char *said[2] = { NULL };
+    char *said[2];
     for (int by_us = 0; by_us < 2; by_us++) {
         g_autoptr(TestDir) dir = test_dir_new();
         g_autofree char *path = test_dir_file(dir, "hmp.sock");
@@ -176,6 +177,8 @@ static void compare_ends(const char *const *options, int signal_number)
     g_assert_cmpint(status[0], ==, status[1]);
     g_autofree char *own = g_strndup(said[0], strcspn(said[0], "("));
     g_assert_true(g_str_has_prefix(said[1], own));
+    g_free(said[0]);
+    g_free(said[1]);
 }
 
 static void test_exit_status(void)
@@ -328,6 +331,210 @@ static void test_snapshot(void)
     assert_is_clean(dir);
 }
 
+/* ---- QMP, at standard input and output and at a TCP port ---- */
+
+/* What a client of the plain kind says, and the last thing that it hears of each. */
+static const struct {
+    const char *say;
+    const char *hear;
+} messages[] = {
+    { "{'execute': 'query-status'}\n", "CommandNotFound" }, /* before the negotiation */
+    { "{'execute': 'qmp_capabilities'}\n", "\"return\"" },
+    { "{'execute': 'query-status', 'id': 1}\n", "\"id\": 1" },
+    { "{'execute': 'unheard-of', 'id': {'a': [2]}}\n", "CommandNotFound" },
+    { "{'execute': 'human-monitor-command', 'arguments': {'command-line': 'info kvm'}}\r\n",
+      "kvm support" },
+    { "{'execute': 'query-migrate'} ", "\"return\"" },
+    { "{'execute': 'stop'}{'execute': 'query-status'}\n", "\"paused\"" },
+    { "{'execute': ]\n", "\"error\"" },
+    { "{'execute': 'query-version', 'id': null}\n", "\"id\": null" },
+};
+
+static void talk_qmp(Typist *typist)
+{
+    typist_expect(typist, "\"QMP\"");
+    typist_expect(typist, "\n");
+    for (guint i = 0; i < G_N_ELEMENTS(messages); i++) {
+        typist_type(typist, messages[i].say);
+        typist_expect(typist, messages[i].hear);
+        typist_expect(typist, "\n");
+    }
+}
+
+/*
+ * Everything so far, without times; then up to the end. What comes last is not always the same:
+ * QEMU 7.2 itself may end before the answer to "quit" is out, or reset the connection.
+ */
+static char *hear_to_the_end(Typist *typist)
+{
+    g_autoptr(GRegex) times = g_regex_new("\"(seconds|microseconds)\": [0-9]+", 0, 0, NULL);
+    g_autofree char *so_far = g_strndup(typist->heard->str, typist->read_to);
+    typist_expect_end(typist);
+    g_assert_nonnull(strstr(typist->heard->str + typist->read_to, "\"SHUTDOWN\""));
+    return g_regex_replace(times, so_far, -1, 0, "\"\\1\": 0", 0, NULL);
+}
+
+/* The conversation and the exit status. Ended by @signal_number, or by "quit" where it is 0. */
+static char *record_stdio(gboolean by_us, int signal_number, gboolean closes_input)
+{
+    g_autoptr(TestDir) dir = test_dir_new();
+    g_autoptr(GPtrArray) argv = make_argv(by_us, "-qmp", "stdio", NULL);
+    g_setenv("TMPDIR", dir->path, TRUE);
+    Typist *typist = typist_start_without_terminal((const char *const *)argv->pdata);
+    g_unsetenv("TMPDIR");
+    talk_qmp(typist);
+    if (closes_input) {
+        typist_type_end(typist);
+        g_usleep(300000); /* nothing happens */
+        g_assert_cmpint(kill(typist->pid, 0), ==, 0);
+    }
+    if (signal_number) {
+        kill(typist->pid, signal_number);
+    } else {
+        typist_type(typist, "{'execute': 'quit'}\n");
+    }
+    g_autofree char *heard = hear_to_the_end(typist);
+    int status = typist_finish(typist);
+    if (by_us) {
+        assert_is_clean(dir);
+    }
+    return g_strdup_printf("%sexit status %d\n", heard, status);
+}
+
+static void compare_stdio(int signal_number, gboolean closes_input)
+{
+    g_autofree char *own = record_stdio(FALSE, signal_number, closes_input);
+    g_autofree char *ours = record_stdio(TRUE, signal_number, closes_input);
+    g_assert_cmpstr(ours, ==, own);
+}
+
+static void test_qmp_stdio(void)
+{
+    compare_stdio(0, FALSE);
+    compare_stdio(SIGTERM, FALSE);
+    compare_stdio(SIGINT, FALSE);
+    compare_stdio(SIGTERM, TRUE);
+}
+
+static guint16 find_free_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t length = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    g_assert_no_errno(bind(fd, (struct sockaddr *)&address, length));
+    g_assert_no_errno(getsockname(fd, (struct sockaddr *)&address, &length));
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+/* Two clients, the second one of which says "quit". */
+static char *record_tcp(gboolean by_us)
+{
+    g_autoptr(TestDir) dir = test_dir_new();
+    guint16 port = find_free_port();
+    g_autofree char *device = g_strdup_printf("tcp:127.0.0.1:%u,server=on,wait=off", port);
+    g_autoptr(GPtrArray) argv = make_argv(by_us, "-qmp", device, NULL);
+    TestTool *tool = start(dir, argv);
+    Typist *first = typist_connect_tcp(port);
+    talk_qmp(first);
+    typist_finish(first);
+    Typist *second = typist_connect_tcp(port);
+    talk_qmp(second);
+    typist_type(second, "{'execute': 'quit'}\n");
+    g_autofree char *heard = hear_to_the_end(second);
+    typist_finish(second);
+    int status = test_tool_finish(tool, 20000, NULL, NULL);
+    if (by_us) {
+        assert_is_clean(dir);
+    }
+    return g_strdup_printf("%sexit status %d\n", heard, status);
+}
+
+static void test_qmp_tcp(void)
+{
+    g_autofree char *own = record_tcp(FALSE);
+    g_autofree char *ours = record_tcp(TRUE);
+    g_assert_cmpstr(ours, ==, own);
+}
+
+/* A port that somebody has: no QEMU is started. */
+static void test_busy_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t length = sizeof(address);
+    g_autoptr(TestDir) dir = test_dir_new();
+    g_autofree char *pid_path = test_dir_file(dir, "pid");
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    g_assert_no_errno(bind(fd, (struct sockaddr *)&address, length));
+    g_assert_no_errno(listen(fd, 1));
+    g_assert_no_errno(getsockname(fd, (struct sockaddr *)&address, &length));
+    g_autofree char *device =
+        g_strdup_printf("tcp:127.0.0.1:%u,server=on,wait=off", ntohs(address.sin_port));
+    g_autoptr(GPtrArray) argv = make_argv(TRUE, "-qmp", device, "-pidfile", pid_path, NULL);
+    g_autofree char *said = NULL;
+    g_assert_cmpint(test_tool_finish(start(dir, argv), 20000, NULL, &said), ==, 1);
+    g_assert_nonnull(strstr(said, "cannot listen on tcp:127.0.0.1:"));
+    g_assert_false(g_file_test(pid_path, G_FILE_TEST_EXISTS));
+    assert_is_clean(dir);
+    close(fd);
+}
+
+/* At a terminal, which shows what is typed and edits lines; and Ctrl-C. */
+static char *record_terminal(gboolean by_us)
+{
+    g_autoptr(TestDir) dir = test_dir_new();
+    g_autoptr(GPtrArray) argv = make_argv(by_us, "-qmp", "stdio", NULL);
+    g_setenv("TMPDIR", dir->path, TRUE);
+    Typist *typist = typist_start((const char *const *)argv->pdata);
+    g_unsetenv("TMPDIR");
+    typist_expect(typist, "\"QMP\"");
+    typist_expect(typist, "\n");
+    typist_type(typist, "{'execute': 'qmp_capabilitiex\177s'}\n");
+    typist_expect(typist, "{\"return\": {}}");
+    typist_expect(typist, "\n");
+    typist_type(typist, "{'execute': 'query-kvm'}\n");
+    typist_expect(typist, "\"present\"");
+    typist_expect(typist, "\n");
+    char *heard = g_strndup(typist->heard->str, typist->read_to);
+    typist_type(typist, "\003");
+    typist_expect_end(typist);
+    g_assert_nonnull(strstr(typist->heard->str, "terminating on signal 2"));
+    g_assert_cmpint(typist_finish(typist), ==, 0);
+    assert_is_clean(dir);
+    return heard;
+}
+
+static void test_qmp_terminal(void)
+{
+    g_autofree char *own = record_terminal(FALSE);
+    g_autofree char *ours = record_terminal(TRUE);
+    g_assert_cmpstr(ours, ==, own);
+}
+
+/* An exit status that the machine chooses, here by the port of isa-debug-exit: 2 * 3 + 1. */
+static void test_status_of_the_machine(void)
+{
+    for (int by_us = 0; by_us < 2; by_us++) {
+        g_autoptr(TestDir) dir = test_dir_new();
+        g_autofree char *path = test_dir_file(dir, "hmp.sock");
+        g_autofree char *device = g_strdup_printf("unix:%s,server=on,wait=off", path);
+        g_autoptr(GPtrArray) argv =
+            make_argv(by_us, "-monitor", device, "-device", "isa-debug-exit", NULL);
+        TestTool *tool = start(dir, argv);
+        Typist *typist = typist_connect(path);
+        typist_expect(typist, PROMPT);
+        typist_type(typist, "o /b 0x501 3\n");
+        typist_expect_end(typist);
+        typist_finish(typist);
+        g_assert_cmpint(test_tool_finish(tool, 20000, NULL, NULL), ==, 7);
+        if (by_us) {
+            assert_is_clean(dir);
+        }
+    }
+}
+
 /* Nothing for us to do, and a program that is not there. */
 static void test_usage(void)
 {
@@ -355,5 +562,10 @@ int main(int argc, char **argv)
     g_test_add_func("/run/clients", test_clients);
     g_test_add_func("/run/daemon", test_daemon);
     g_test_add_func("/run/snapshot", test_snapshot);
+    g_test_add_func("/run/qmp/stdio", test_qmp_stdio);
+    g_test_add_func("/run/qmp/tcp", test_qmp_tcp);
+    g_test_add_func("/run/qmp/busy-port", test_busy_port);
+    g_test_add_func("/run/qmp/terminal", test_qmp_terminal);
+    g_test_add_func("/run/status-of-the-machine", test_status_of_the_machine);
     return g_test_run();
 }

@@ -6,6 +6,7 @@
 #include "typist.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>
@@ -27,38 +28,81 @@ static Typist *typist_new(int fd, pid_t pid)
     return typist;
 }
 
+/* In the child: @parent's end is its own. */
+static void G_GNUC_NORETURN become(const char *const *argv, pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() == parent) {
+        execvp(argv[0], (char **)argv);
+    }
+    _exit(127);
+}
+
 Typist *typist_start(const char *const *argv)
 {
     int fd;
     pid_t parent = getpid(), pid = forkpty(&fd, NULL, NULL, NULL);
     g_assert_no_errno(pid);
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() == parent) {
-            execvp(argv[0], (char **)argv);
-        }
-        _exit(127);
+        become(argv, parent);
     }
     return typist_new(fd, pid);
+}
+
+Typist *typist_start_without_terminal(const char *const *argv)
+{
+    int fds[2];
+    g_assert_no_errno(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds));
+    pid_t parent = getpid(), pid = fork();
+    g_assert_no_errno(pid);
+    if (pid == 0) {
+        dup2(fds[1], STDIN_FILENO);
+        dup2(fds[1], STDOUT_FILENO);
+        become(argv, parent);
+    }
+    close(fds[1]);
+    return typist_new(fds[0], pid);
+}
+
+static Typist *connect_in_time(const struct sockaddr *address, socklen_t length)
+{
+    gint64 end = g_get_monotonic_time() + TIMEOUT_US;
+    for (;;) {
+        /* A TCP socket whose connection was refused is not for a second attempt. */
+        int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        g_assert_no_errno(fd);
+        if (connect(fd, address, length) == 0) {
+            return typist_new(fd, 0);
+        }
+        close(fd);
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(10000);
+    }
 }
 
 Typist *typist_connect(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    gint64 end = g_get_monotonic_time() + TIMEOUT_US;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    g_assert_no_errno(fd);
     g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
-    while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-        g_usleep(10000);
-    }
-    return typist_new(fd, 0);
+    return connect_in_time((struct sockaddr *)&address, sizeof(address));
+}
+
+Typist *typist_connect_tcp(guint16 port)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons(port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    return connect_in_time((struct sockaddr *)&address, sizeof(address));
 }
 
 void typist_type(Typist *typist, const char *keys)
 {
     g_assert_cmpint(write(typist->fd, keys, strlen(keys)), ==, (gssize)strlen(keys));
+}
+
+void typist_type_end(Typist *typist)
+{
+    g_assert_no_errno(shutdown(typist->fd, SHUT_WR));
 }
 
 /* FALSE at the end. A terminal whose program has gone answers EIO. */

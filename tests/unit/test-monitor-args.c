@@ -22,6 +22,7 @@ static const Case cases[] = {
     { "--monitor stdio -m 1", "-qmp " OURS("0") " -m 1", "hmp:stdio" },
     { "-monitor stdio", "-qmp " OURS("0") " -chardev stdio,id=stillframe-terminal", "hmp:stdio",
       TRUE },
+    { "-qmp stdio", "-qmp " OURS("0"), "qmp:stdio", TRUE },
     { "-qmp unix:/a,server=on,wait=off", "-qmp " OURS("0"), "qmp:/a" },
     { "-qmp unix:/a,server,nowait", "-qmp " OURS("0"), "qmp:/a" },
     { "-qmp unix:/a,server=on", "-qmp " OURS("0"), "qmp:/a:wait" },
