@@ -168,6 +168,18 @@ static gboolean answers_locked(MigrateFront *front, const Command *command, Json
     return on || running || names_background_snapshot(arguments);
 }
 
+/* Under the lock. */
+static gboolean decide(MigrateFront *front, const Command *command, JsonObject *arguments)
+{
+    gboolean answers = answers_locked(front, command, arguments);
+
+    /* QEMU's own migration begins: from here on its state is the last one. */
+    if (!answers && !strcmp(command->name, "migrate")) {
+        front->ours = FALSE;
+    }
+    return answers;
+}
+
 gboolean migrate_front_answers(MigrateFront *front, const char *name, JsonObject *arguments)
 {
     const Command *command = find_command(name);
@@ -176,18 +188,22 @@ gboolean migrate_front_answers(MigrateFront *front, const char *name, JsonObject
         return FALSE;
     }
     g_mutex_lock(&front->lock);
-    gboolean answers = answers_locked(front, command, arguments);
-    /* QEMU's own migration begins: from here on its state is the last one. */
-    if (!answers && !strcmp(name, "migrate")) {
-        front->ours = FALSE;
-    }
+    gboolean answers = decide(front, command, arguments);
     g_mutex_unlock(&front->lock);
     return answers;
 }
 
-gboolean migrate_front_knows(const char *command)
+gboolean migrate_front_may_answer(MigrateFront *front, const char *name, JsonObject *arguments)
 {
-    return find_command(command) != NULL;
+    const Command *command = find_command(name);
+
+    if (!command) {
+        return FALSE;
+    }
+    g_mutex_lock(&front->lock);
+    gboolean may = !front->loaded || decide(front, command, arguments);
+    g_mutex_unlock(&front->lock);
+    return may;
 }
 
 guint migrate_front_get_version(MigrateFront *front)

@@ -147,7 +147,7 @@ static void pass_held(QmpMux *mux)
 void mux_barrier_passed(QmpMux *mux)
 {
     mux->client_dirty = FALSE;
-    if (!mux->outer.command(mux->held, mux->client_fds, mux->outer.user)) {
+    if (!mux->outer.command(mux->held, mux->outer.user)) {
         pass_held(mux);
     }
 }
@@ -176,6 +176,9 @@ static gboolean hold(QmpMux *mux, const char *text, gsize length)
     }
     if (!mux->negotiated) {
         mux->negotiating |= strcmp(name, "qmp_capabilities") == 0;
+        return FALSE;
+    }
+    if (!mux->outer.wants(message, mux->client_fds, mux->outer.user)) {
         return FALSE;
     }
     mux->held = g_steal_pointer(&message);

@@ -13,11 +13,16 @@
 typedef struct QmpMuxOuter {
     int client; /* taken */
     /*
-     * A command of the outer client that somebody may want to answer, in the multiplexer's thread:
-     * it must not wait. All that the client sent before has been answered. TRUE: the client waits
-     * for qmp_mux_answer(); FALSE: the command goes to QEMU. @fds (int, not taken) came beside it.
+     * Whether somebody may want to answer this command of the outer client, in the multiplexer's
+     * thread: it must not wait. FALSE: it passes at once. @fds (int, not taken) came beside it.
      */
-    gboolean (*command)(JsonObject *message, GArray *fds, gpointer user);
+    gboolean (*wants)(JsonObject *message, GArray *fds, gpointer user);
+    /*
+     * A command that was wanted, in the same thread: it must not wait either. All that the client
+     * sent before has been answered. TRUE: the client waits for qmp_mux_answer(); FALSE: the
+     * command goes to QEMU.
+     */
+    gboolean (*command)(JsonObject *message, gpointer user);
     gpointer user;
 } QmpMuxOuter;
 

@@ -227,7 +227,8 @@ static gboolean is_plain_line(JsonObject *message)
            hmp_migrate_owns_line(json_node_get_string(line));
 }
 
-static gboolean on_command(JsonObject *message, GArray *fds, gpointer user)
+/* What is known to be QEMU's need not wait for anything. */
+static gboolean wants_command(JsonObject *message, GArray *fds, gpointer user)
 {
     Proxy *proxy = user;
     const char *name = json_object_get_string_member(message, "execute");
@@ -239,10 +240,16 @@ static gboolean on_command(JsonObject *message, GArray *fds, gpointer user)
         qmp_proxy_fds_note(proxy->fds, arguments_of(message), fds);
         return FALSE;
     }
-    if (!strcmp(name, "human-monitor-command") ? !is_plain_line(message)
-                                               : !migrate_front_knows(name)) {
-        return FALSE;
+    if (!strcmp(name, "human-monitor-command")) {
+        return is_plain_line(message);
     }
+    return migrate_front_may_answer(proxy->front, name, arguments_of(message));
+}
+
+static gboolean on_command(JsonObject *message, gpointer user)
+{
+    Proxy *proxy = user;
+
     g_async_queue_push(proxy->commands, json_object_ref(message));
     return TRUE;
 }
@@ -285,7 +292,9 @@ static void serve_client(Proxy *proxy, int client)
         }
         return;
     }
-    QmpMuxOuter outer = { .client = client, .command = on_command, .user = proxy };
+    QmpMuxOuter outer = {
+        .client = client, .wants = wants_command, .command = on_command, .user = proxy
+    };
     QmpMux *mux = qmp_mux_new_outer(qemu, &outer, &error);
     if (!mux) {
         g_printerr("stillframe: %s\n", error->message);

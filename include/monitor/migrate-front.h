@@ -62,8 +62,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(MigrateFront, migrate_front_free)
  */
 gboolean migrate_front_answers(MigrateFront *front, const char *command, JsonObject *arguments);
 
-/* Whether it ever answers @command: a quick first look. */
-gboolean migrate_front_knows(const char *command);
+/*
+ * The same without asking QEMU, at once: FALSE is certain, TRUE is not as long as QEMU has not been
+ * asked. Any thread.
+ */
+gboolean migrate_front_may_answer(MigrateFront *front, const char *command, JsonObject *arguments);
 
 /* The same for an HMP line, for which hmp_migrate_owns_line() holds. May ask QEMU, the first time.
  */
