@@ -74,11 +74,14 @@ static gboolean is_readable(EventGate *gate)
 /*
  * The kernel counts the threads that are in the middle of a change (mmap_changing) from before
  * their event is queued until they go on, and refuses to write-protect meanwhile. It looks at that
- * before it looks at the argument: without one it is the cheapest question.
+ * before it looks at the range: an empty one, which it refuses too (EINVAL), is the cheapest
+ * question.
  */
 static gboolean is_changing(EventGate *gate)
 {
-    return ioctl(gate->uffd, UFFDIO_WRITEPROTECT, NULL) < 0 && errno == EAGAIN &&
+    struct uffdio_writeprotect nothing = { .range = { .len = 0 } };
+
+    return ioctl(gate->uffd, UFFDIO_WRITEPROTECT, &nothing) < 0 && errno == EAGAIN &&
            !fault_injected("discard-unseen");
 }
 
