@@ -105,18 +105,14 @@ static gboolean run(JsonObject *start, SnapshotReport *report, GError **errp)
     if (!destination) {
         return FALSE;
     }
-    if (json_object_get_boolean_member_with_default(start, "mapped-ram", FALSE)) {
-        g_set_error(errp, SF_ERROR, SF_ERROR_UNSUPPORTED,
-                    "this version of Stillframe writes no mapped-ram images yet: switch the "
-                    "capability mapped-ram off");
-        return FALSE;
-    }
+    gboolean mapped = json_object_get_boolean_member_with_default(start, "mapped-ram", FALSE);
     gboolean has_spare = fstat(ENGINE_FD_SPARE, &spare) == 0 && S_ISSOCK(spare.st_mode);
     SnapshotOptions options = {
         .pid = (pid_t)json_object_get_int_member_with_default(start, "pid", 0),
         .qmp_fd = ENGINE_FD_MONITOR,
         .spare_fd = has_spare ? ENGINE_FD_SPARE : 0,
         .destination = destination,
+        .format = mapped ? IMAGE_FORMAT_MAPPED_RAM : IMAGE_FORMAT_STREAM,
         .sync = TRUE,
         .max_buffer = SNAPSHOT_MAX_BUFFER_DEFAULT,
         .progress = on_progress,

@@ -477,6 +477,44 @@ static void test_cancel(void)
     writer_guest_assert_goes_on(proxied->vm);
 }
 
+/* Loads the mapped-ram image at @path in a QEMU that knows the format. */
+static void assert_mapped_loads(const char *path)
+{
+    TestVm *vm = writer_guest_new("-incoming", "defer", NULL);
+
+    test_vm_launch(vm);
+    if (qmp_client_get_version(test_vm_get_qmp(vm)) >= 90000) {
+        test_vm_qmp_void(vm, "migrate-set-capabilities",
+                         "{'capabilities': [{'capability': 'mapped-ram', 'state': true}]}");
+        test_vm_qmp_void(vm, "migrate-incoming", "{'uri': 'file:%s'}", path);
+        test_vm_assert_status(vm, "running");
+        writer_guest_assert_goes_on(vm);
+    }
+    test_vm_free(vm);
+}
+
+/* What QEMU's own background snapshot writes as zeros, on every version. */
+static void test_mapped_ram(void)
+{
+    g_autoptr(ProxiedVm) proxied = proxied_vm_start(NULL);
+    g_autoptr(RawQmp) raw = proxied_vm_open_on(proxied);
+    g_autofree char *path = proxied_vm_file(proxied, "vm.sf");
+
+    raw_qmp_must(raw, "{'execute': 'migrate-set-capabilities', 'arguments': {'capabilities': ["
+                      "{'capability': 'mapped-ram', 'state': true}]}}");
+    g_autofree char *caps = raw_qmp_run(raw, "{'execute': 'query-migrate-capabilities'}");
+    g_assert_nonnull(strstr(caps, "{\"state\": true, \"capability\": \"mapped-ram\"}"));
+    g_autofree char *pipe =
+        raw_qmp_run(raw, "{'execute': 'migrate', 'arguments': {'uri': 'exec:cat >/dev/null'}}");
+    g_assert_nonnull(strstr(pipe, "GenericError"));
+    gsize from = strlen(raw_qmp_text(raw));
+    raw_qmp_must(raw, "{'execute': 'migrate', 'arguments': {'uri': 'file:%s'}}", path);
+    wait_status(raw, from, "completed");
+    writer_guest_check_image(path, 0);
+    writer_guest_assert_goes_on(proxied->vm);
+    assert_mapped_loads(path);
+}
+
 /* The names in QEMU, descriptors in a set, and an argument vector. */
 static void test_descriptors(void)
 {
@@ -659,6 +697,7 @@ int main(int argc, char **argv)
     g_test_add_func("/proxy/migrate/same-fields", test_same_fields);
     g_test_add_func("/proxy/migrate/refusals", test_refusals);
     g_test_add_func("/proxy/migrate/cancel", test_cancel);
+    g_test_add_func("/proxy/migrate/mapped-ram", test_mapped_ram);
     g_test_add_func("/proxy/migrate/descriptors", test_descriptors);
     g_test_add_func("/proxy/migrate/pipe-ends", test_pipe_ends);
     g_test_add_func("/proxy/migrate/bandwidth", test_bandwidth);
