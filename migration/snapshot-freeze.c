@@ -137,6 +137,7 @@ gboolean snapshot_freeze(Snapshot *snapshot, GError **errp)
     if (good && snapshot->was_running) {
         snapshot->report->downtime_ns = clock_now_ns() - began;
     }
+    good = good && snapshot_check_ram(snapshot, &error);
     if (g_error_matches(error, SF_ERROR, SF_ERROR_MONITOR_CLOSED) && qemu_has_exited(snapshot)) {
         guardian_set_frozen(snapshot->guardian, FALSE);
         g_set_error(errp, SF_ERROR, SF_ERROR_VM_GONE, "QEMU exited during the snapshot");

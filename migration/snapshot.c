@@ -165,7 +165,6 @@ static gboolean freeze(Snapshot *snapshot, GError **errp)
 {
     enter_phase(snapshot, SNAPSHOT_PHASE_FREEZE);
     if (!snapshot_keep_going(snapshot, errp) || !snapshot_freeze(snapshot, errp) ||
-        !snapshot_check_ram(snapshot, errp) ||
         !device_capture_read(&snapshot->devices,
                              snapshot->was_running ? NULL : snapshot->report->run_state, errp)) {
         return FALSE;
