@@ -200,26 +200,39 @@ static gboolean ask(Guardian *guardian, GuardianRequest *request, GuardianAnswer
     return answered;
 }
 
-gboolean guardian_remote_syscall(Guardian *guardian, pid_t pid, long number, const gulong args[6],
-                                 gboolean take_fd, long *result, int *taken_fd, GError **errp)
+static gboolean remote_call(Guardian *guardian, pid_t pid, RemoteCall call, const gulong args[6],
+                            long *result, int *taken_fd, GError **errp)
 {
-    GuardianRequest request = {
-        .kind = GUARDIAN_SYSCALL,
-        .pid = pid,
-        .call = { .number = number, .take_fd = take_fd, .timeout_ms = guardian->timeout_ms }
-    };
+    GuardianRequest request = { .kind = GUARDIAN_SYSCALL, .pid = pid, .call = call };
     GuardianAnswer answer;
     sf_autofd fd = -1;
 
+    request.call.timeout_ms = guardian->timeout_ms;
     memcpy(request.call.args, args, sizeof(request.call.args));
     if (!ask(guardian, &request, &answer, &fd, errp)) {
         return FALSE;
     }
     *result = answer.value;
-    if (take_fd) {
+    if (call.take_fd) {
         *taken_fd = sf_steal_fd(&fd);
     }
     return TRUE;
+}
+
+gboolean guardian_remote_syscall(Guardian *guardian, pid_t pid, long number, const gulong args[6],
+                                 gboolean take_fd, long *result, int *taken_fd, GError **errp)
+{
+    const RemoteCall call = { .number = number, .take_fd = take_fd };
+
+    return remote_call(guardian, pid, call, args, result, taken_fd, errp);
+}
+
+gboolean guardian_remote_share_fd(Guardian *guardian, pid_t pid, long number, const gulong args[6],
+                                  long *result, int *shared_fd, GError **errp)
+{
+    const RemoteCall call = { .number = number, .take_fd = TRUE, .keep_fd = TRUE };
+
+    return remote_call(guardian, pid, call, args, result, shared_fd, errp);
 }
 
 void guardian_release_monitor(Guardian *guardian)

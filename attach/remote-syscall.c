@@ -509,14 +509,15 @@ static gboolean run_syscall(RemoteThread *thread, long number, const gulong args
     return TRUE;
 }
 
-static gboolean take_descriptor(RemoteThread *thread, RemoteResult *result, GError **errp)
+static gboolean take_descriptor(RemoteThread *thread, gboolean keep, RemoteResult *result,
+                                GError **errp)
 {
     const gulong close_args[6] = { (gulong)result->value };
     sf_autofd fd = (int)syscall(SYS_pidfd_getfd, thread->pidfd, (int)result->value, 0);
     int err = errno;
     long closed;
 
-    if (!run_syscall(thread, SYS_close, close_args, &closed, errp)) {
+    if ((!keep || fd < 0) && !run_syscall(thread, SYS_close, close_args, &closed, errp)) {
         return FALSE;
     }
     if (fd < 0) {
@@ -533,7 +534,8 @@ static gboolean run_on_stopped_thread(RemoteThread *thread, const RemoteCall *ca
 {
     return borrow(thread, errp) &&
            run_syscall(thread, call->number, call->args, &result->value, errp) &&
-           (!call->take_fd || result->value < 0 || take_descriptor(thread, result, errp));
+           (!call->take_fd || result->value < 0 ||
+            take_descriptor(thread, call->keep_fd, result, errp));
 }
 
 gboolean remote_thread_call(RemoteThread *thread, const RemoteCall *call, RemoteResult *result,

@@ -17,6 +17,7 @@ typedef struct RemoteCall {
     long number;
     gulong args[6];
     gboolean take_fd; /* the result is a descriptor: take it over and close it there */
+    gboolean keep_fd; /* with take_fd: leave it open there */
     guint timeout_ms; /* for all of it: a thread in the kernel may not stop in time */
 } RemoteCall;
 

@@ -187,14 +187,36 @@ gboolean attach_check_doors(pid_t pid, gboolean can_send_fd, GError **errp)
 
 /* Opening. */
 
+/* What is opened, and who gets it. */
+typedef struct Opening {
+    Guardian *guardian;
+    pid_t pid;
+    QmpClient *qmp;
+    int *remote; /* where QEMU keeps its copy: the number that it has there; NULL: it keeps none */
+    int fd;      /* ours */
+} Opening;
+
+static gboolean call_in_qemu(Opening *opening, long number, const gulong args[6], long *result,
+                             GError **errp)
+{
+    if (!opening->remote) {
+        return guardian_remote_syscall(opening->guardian, opening->pid, number, args, TRUE, result,
+                                       &opening->fd, errp);
+    }
+    gboolean done = guardian_remote_share_fd(opening->guardian, opening->pid, number, args, result,
+                                             &opening->fd, errp);
+    *opening->remote = done ? (int)*result : -1;
+    return done;
+}
+
 /* FALSE with *errp NULL: the door is shut, and *shut says why. */
-static gboolean open_by_syscall(Guardian *guardian, pid_t pid, int *fd, char **shut, GError **errp)
+static gboolean open_by_syscall(Opening *opening, char **shut, GError **errp)
 {
     const gulong args[6] = { UFFD_FLAGS };
     long result = -EPERM;
 
     if (!fault_injected("no-uffd-syscall") &&
-        !guardian_remote_syscall(guardian, pid, SYS_userfaultfd, args, TRUE, &result, fd, errp)) {
+        !call_in_qemu(opening, SYS_userfaultfd, args, &result, errp)) {
         return FALSE;
     }
     if (result >= 0) {
@@ -206,7 +228,7 @@ static gboolean open_by_syscall(Guardian *guardian, pid_t pid, int *fd, char **s
         return FALSE;
     }
     return sf_error_set_errno(errp, SF_ERROR_FAILED, (int)-result,
-                              "userfaultfd() inside process %d failed", (int)pid);
+                              "userfaultfd() inside process %d failed", (int)opening->pid);
 }
 
 /* add-fd into our set; gives the descriptor's number in QEMU, or -1. */
@@ -238,12 +260,11 @@ static void remove_device(QmpClient *qmp)
     qmp_client_remove_fdset(qmp, FDSET, &ignored);
 }
 
-static gboolean make_by_device(Guardian *guardian, pid_t pid, QmpClient *qmp, int device, int *fd,
-                               char **shut, GError **errp)
+static gboolean make_by_device(Opening *opening, int device, char **shut, GError **errp)
 {
     g_autoptr(GError) refused = NULL;
     gulong args[6] = { 0, USERFAULTFD_IOC_NEW, UFFD_FLAGS };
-    int remote_device = send_device(qmp, device, &refused);
+    int remote_device = send_device(opening->qmp, device, &refused);
     long result;
 
     if (remote_device < 0) {
@@ -251,19 +272,17 @@ static gboolean make_by_device(Guardian *guardian, pid_t pid, QmpClient *qmp, in
         return FALSE;
     }
     args[0] = (gulong)remote_device;
-    gboolean done =
-        guardian_remote_syscall(guardian, pid, SYS_ioctl, args, TRUE, &result, fd, errp);
-    remove_device(qmp);
+    gboolean done = call_in_qemu(opening, SYS_ioctl, args, &result, errp);
+    remove_device(opening->qmp);
     if (done && result < 0) {
         *shut = g_strdup_printf("USERFAULTFD_IOC_NEW answers: %s", g_strerror((int)-result));
     }
     return done && result >= 0;
 }
 
-static gboolean open_by_device(Guardian *guardian, pid_t pid, QmpClient *qmp, int *fd, char **shut,
-                               GError **errp)
+static gboolean open_by_device(Opening *opening, char **shut, GError **errp)
 {
-    if (!qmp || !qmp_client_can_send_fd(qmp)) {
+    if (!opening->qmp || !qmp_client_can_send_fd(opening->qmp)) {
         *shut = g_strdup(NO_FD_PASSING);
         return FALSE;
     }
@@ -271,9 +290,9 @@ static gboolean open_by_device(Guardian *guardian, pid_t pid, QmpClient *qmp, in
     if (device < 0) {
         return FALSE;
     }
-    guardian_set_fdset(guardian, FDSET);
-    gboolean made = make_by_device(guardian, pid, qmp, device, fd, shut, errp);
-    guardian_set_fdset(guardian, -1);
+    guardian_set_fdset(opening->guardian, FDSET);
+    gboolean made = make_by_device(opening, device, shut, errp);
+    guardian_set_fdset(opening->guardian, -1);
     return made;
 }
 
@@ -297,31 +316,27 @@ static void look_at_the_rest(pid_t pid, QmpClient *qmp, Doors *doors)
     }
 }
 
-static gboolean try_door(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor door, int *fd,
-                         Doors *doors, GError **errp)
+static gboolean try_door(Opening *opening, UffdDoor door, Doors *doors, GError **errp)
 {
-    if (door == UFFD_DOOR_SYSCALL) {
-        return open_by_syscall(guardian, pid, fd, &doors->syscall, errp);
-    }
-    return open_by_device(guardian, pid, qmp, fd, &doors->device, errp);
+    return door == UFFD_DOOR_SYSCALL ? open_by_syscall(opening, &doors->syscall, errp)
+                                     : open_by_device(opening, &doors->device, errp);
 }
 
-int attach_userfaultfd(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *door, GError **errp)
+static int open_in_qemu(Opening *opening, UffdDoor *door, GError **errp)
 {
-    const gboolean device_first = device_is_safer(pid, qmp);
+    const gboolean device_first = device_is_safer(opening->pid, opening->qmp);
     g_auto(Doors) doors = { NULL };
-    int fd = -1;
 
     for (int turn = 0; turn < 2; turn++) {
         g_autoptr(GError) error = NULL;
         UffdDoor this = (turn == 0) == device_first ? UFFD_DOOR_DEVICE : UFFD_DOOR_SYSCALL;
-        if (try_door(guardian, pid, qmp, this, &fd, &doors, &error)) {
+        if (try_door(opening, this, &doors, &error)) {
             *door = this;
-            return fd;
+            return opening->fd;
         }
         if (g_error_matches(error, SF_ERROR, SF_ERROR_PERMISSION)) {
             doors.ptrace = g_strdup(error->message);
-            look_at_the_rest(pid, qmp, &doors);
+            look_at_the_rest(opening->pid, opening->qmp, &doors);
             break;
         }
         if (error) {
@@ -329,6 +344,21 @@ int attach_userfaultfd(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *
             return -1;
         }
     }
-    set_doors_error(errp, pid, &doors);
+    set_doors_error(errp, opening->pid, &doors);
     return -1;
+}
+
+int attach_userfaultfd(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *door, GError **errp)
+{
+    Opening opening = { .guardian = guardian, .pid = pid, .qmp = qmp, .fd = -1 };
+
+    return open_in_qemu(&opening, door, errp);
+}
+
+int attach_userfaultfd_shared(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *door,
+                              int *remote, GError **errp)
+{
+    Opening opening = { .guardian = guardian, .pid = pid, .qmp = qmp, .remote = remote, .fd = -1 };
+
+    return open_in_qemu(&opening, door, errp);
 }

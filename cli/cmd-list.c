@@ -91,7 +91,7 @@ static guint64 query_memory(QmpClient *qmp)
 static GPtrArray *query_blockers(pid_t pid, QmpClient *qmp, gboolean may_ptrace, GError **errp)
 {
     if (!may_ptrace) {
-        return machine_query_blockers(qmp, errp);
+        return machine_query_blockers(qmp, FALSE, errp);
     }
     g_autoptr(GPtrArray) maps = proc_read_maps(pid, errp);
     g_autoptr(GPtrArray) blocks = maps ? machine_query_ram_blocks(qmp, errp) : NULL;

@@ -7,7 +7,9 @@
 #include <string.h>
 
 #include "incoming-impl.h"
+#include "incoming-lazy.h"
 #include "monitor/machine.h"
+#include "util/autofd.h"
 #include "util/fault-injection.h"
 
 #define POLL_US (5 * 1000)
@@ -56,7 +58,7 @@ static char *query_load_status(QmpClient *qmp, GError **errp)
 static void show_progress(const IncomingOptions *options, guint64 done, guint64 total)
 {
     if (options->progress) {
-        options->progress(done, total, options->progress_user);
+        options->progress(INCOMING_LOADING, done, total, options->progress_user);
     }
 }
 
@@ -143,18 +145,31 @@ static IncomingFeed *start_feed(QmpClient *qmp, ImageReader *reader, GError **er
     return incoming_feed_start_converted(qmp, reader, errp);
 }
 
-static gboolean load(const IncomingOptions *options, IncomingQemu *qemu, ImageReader *reader,
-                     const volatile int *cancel, IncomingReport *report, GError **errp)
-{
-    gint64 start = g_get_monotonic_time();
-    GError *error = NULL;
+/* One restore on its way. */
+typedef struct Incoming {
+    const IncomingOptions *options;
+    ImageReader *reader;
+    IncomingQemu qemu;
+    LazyRestore lazy;
+    gboolean waiting; /* QEMU is to be left as it is, although the restore has failed */
+    const volatile int *cancel;
+    IncomingReport *report;
+} Incoming;
 
-    g_autoptr(IncomingFeed) feed = start_feed(qemu->qmp, reader, &error);
+/* Until the run state is there. @feed is taken; NULL for one that could not begin, with @error. */
+static gboolean finish_load(Incoming *incoming, IncomingFeed *begun, GError *error, gint64 start,
+                            GError **errp)
+{
+    IncomingQemu *qemu = &incoming->qemu;
+    IncomingReport *report = incoming->report;
+    g_autoptr(IncomingFeed) feed = begun;
+
     if (!feed) {
         return incoming_qemu_explain(qemu, error, errp);
     }
-    gboolean good = wait_loaded(options, qemu, feed, incoming_feed_get_total(feed), cancel, errp) &&
-                    wait_run_state(qemu, cancel, report, errp);
+    gboolean good = wait_loaded(incoming->options, qemu, feed, incoming_feed_get_total(feed),
+                                incoming->cancel, errp) &&
+                    wait_run_state(qemu, incoming->cancel, report, errp);
     report->load_seconds = seconds_since(start);
     report->bytes = incoming_feed_get_done(feed);
     if (!good) {
@@ -162,6 +177,49 @@ static gboolean load(const IncomingOptions *options, IncomingQemu *qemu, ImageRe
         incoming_qemu_end(qemu); /* the feed's thread ends with its reader */
     }
     return good;
+}
+
+static gboolean load(Incoming *incoming, GError **errp)
+{
+    gint64 start = g_get_monotonic_time();
+    GError *error = NULL;
+    IncomingFeed *begun = start_feed(incoming->qemu.qmp, incoming->reader, &error);
+
+    return finish_load(incoming, begun, error, start, errp);
+}
+
+/* The guest runs after this; what it has of the image by then is what it has asked for. */
+static gboolean load_without_memory(Incoming *incoming, GError **errp)
+{
+    FeedRange ranges[FEED_RANGES] = { { 0, 0 } };
+    gint64 start = g_get_monotonic_time();
+    GError *error = NULL;
+
+    if (!lazy_restore_attach(&incoming->lazy, incoming->options, &incoming->qemu, incoming->reader,
+                             errp)) {
+        return FALSE;
+    }
+    sf_autofd stream =
+        lazy_restore_make_stream(&incoming->lazy, incoming->reader, &ranges[0].end, errp);
+    if (stream < 0) {
+        return FALSE;
+    }
+    IncomingFeed *begun = incoming_feed_start(incoming->qemu.qmp, stream, ranges, &error);
+    return finish_load(incoming, begun, error, start, errp);
+}
+
+static gboolean load_lazily(Incoming *incoming, GError **errp)
+{
+    const IncomingOptions *options = incoming->options;
+
+    if (!load_without_memory(incoming, errp)) {
+        return FALSE;
+    }
+    if (options->runs) {
+        options->runs(incoming->report, options->progress_user);
+    }
+    return lazy_restore_serve(&incoming->lazy, options, incoming->qemu.qmp, incoming->cancel,
+                              incoming->report, &incoming->waiting, errp);
 }
 
 /*
@@ -208,26 +266,26 @@ static gboolean name_suspects(const char *image, GPtrArray *suspects, GError **e
     return FALSE;
 }
 
-static gboolean compare_and_load(const IncomingOptions *options, IncomingQemu *qemu,
-                                 ImageReader *reader, const volatile int *cancel,
-                                 IncomingReport *report, GError **errp)
+static gboolean compare_and_load(Incoming *incoming, GError **errp)
 {
+    const IncomingOptions *options = incoming->options;
+    IncomingQemu *qemu = &incoming->qemu;
     IncomingDifferences differences;
     GError *error = NULL;
     gboolean good = FALSE;
 
     incoming_differences_init(&differences);
-    if (!incoming_compare(qemu->qmp, reader, &differences, &error)) {
+    if (!incoming_compare(qemu->qmp, incoming->reader, &differences, &error)) {
         incoming_qemu_explain(qemu, error, errp);
     } else if (differences.certain->len) {
-        if (differences.qemu_refuses && is_plain_stream(reader)) {
-            let_qemu_refuse(qemu, reader);
+        if (differences.qemu_refuses && !options->lazy && is_plain_stream(incoming->reader)) {
+            let_qemu_refuse(qemu, incoming->reader);
         } else {
             incoming_qemu_quit(qemu);
         }
         set_mismatch(options->image, differences.certain, errp);
     } else {
-        good = load(options, qemu, reader, cancel, report, errp) ||
+        good = (options->lazy ? load_lazily(incoming, errp) : load(incoming, errp)) ||
                name_suspects(options->image, differences.suspected, errp);
     }
     incoming_differences_clear(&differences);
@@ -241,20 +299,27 @@ static gboolean look_at_page(guint block, guint64 offset, const void *data, guin
     return check_cancel(user, errp);
 }
 
+static gboolean look_at_image(Incoming *incoming, GError **errp)
+{
+    return incoming->options->lazy ? lazy_restore_index(&incoming->lazy, incoming->options,
+                                                        incoming->reader, incoming->cancel, errp)
+                                   : image_reader_foreach_page(incoming->reader, look_at_page,
+                                                               (gpointer)incoming->cancel, errp);
+}
+
 /* From the start of the program on. QEMU initialises while the image is looked through. */
-static gboolean run_qemu(const IncomingOptions *options, IncomingQemu *qemu, ImageReader *reader,
-                         const volatile int *cancel, IncomingReport *report, GError **errp)
+static gboolean run_qemu(Incoming *incoming, GError **errp)
 {
     gint64 start = g_get_monotonic_time();
 
-    if (!incoming_qemu_start(qemu, options->qemu_command, errp) ||
-        !image_reader_foreach_page(reader, look_at_page, (gpointer)cancel, errp) ||
-        !incoming_qemu_wait_monitor(qemu, cancel, errp)) {
+    if (!incoming_qemu_start(&incoming->qemu, incoming->options->qemu_command, errp) ||
+        !look_at_image(incoming, errp) ||
+        !incoming_qemu_wait_monitor(&incoming->qemu, incoming->cancel, errp)) {
         return FALSE;
     }
-    report->start_seconds = seconds_since(start);
-    report->pid = qemu->pid;
-    return compare_and_load(options, qemu, reader, cancel, report, errp);
+    incoming->report->start_seconds = seconds_since(start);
+    incoming->report->pid = incoming->qemu.pid;
+    return compare_and_load(incoming, errp);
 }
 
 /* It is looked at before it is loaded, and a device state without memory is no VM. */
@@ -270,20 +335,37 @@ static gboolean check_kind(ImageReader *reader, const char *image, GError **errp
     return TRUE;
 }
 
+/* After a failure. A guest whose memory cannot be had now, but later, is left. */
+static void give_up(Incoming *incoming)
+{
+    if (incoming->waiting) {
+        incoming_qemu_release(&incoming->qemu);
+        return;
+    }
+    incoming_qemu_end(&incoming->qemu);
+    g_clear_pointer(&incoming->lazy.service, lazy_service_free);
+    g_clear_pointer(&incoming->lazy.record, lazy_record_remove);
+}
+
 gboolean incoming_run(const IncomingOptions *options, const volatile int *cancel,
                       IncomingReport *report, GError **errp)
 {
     g_autoptr(ImageReader) reader = image_reader_open(options->image, options->offset, errp);
-    IncomingQemu qemu;
+    Incoming incoming = {
+        .options = options, .reader = reader, .cancel = cancel, .report = report
+    };
 
     *report = (IncomingReport){ 0 };
-    if (!reader || !check_kind(reader, options->image, errp)) {
+    if (!reader || (!options->lazy && !check_kind(reader, options->image, errp))) {
         return FALSE;
     }
-    if (!run_qemu(options, &qemu, reader, cancel, report, errp)) {
-        incoming_qemu_end(&qemu);
-        return FALSE;
+    lazy_restore_init(&incoming.lazy);
+    gboolean good = run_qemu(&incoming, errp);
+    if (good) {
+        incoming_qemu_release(&incoming.qemu);
+    } else {
+        give_up(&incoming);
     }
-    incoming_qemu_release(&qemu);
-    return TRUE;
+    lazy_restore_clear(&incoming.lazy);
+    return good;
 }

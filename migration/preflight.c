@@ -160,10 +160,10 @@ static void check_sharers(pid_t pid, GArray *shared, GPtrArray *blockers)
     }
 }
 
-GPtrArray *preflight_blockers(pid_t pid, QmpClient *qmp, GPtrArray *blocks, GPtrArray *maps,
-                              GError **errp)
+static GPtrArray *look_for_blockers(pid_t pid, QmpClient *qmp, gboolean waiting, GPtrArray *blocks,
+                                    GPtrArray *maps, GError **errp)
 {
-    g_autoptr(GPtrArray) blockers = machine_query_blockers(qmp, errp);
+    g_autoptr(GPtrArray) blockers = machine_query_blockers(qmp, waiting, errp);
     if (!blockers) {
         return NULL;
     }
@@ -183,4 +183,16 @@ GPtrArray *preflight_blockers(pid_t pid, QmpClient *qmp, GPtrArray *blocks, GPtr
     }
     check_sharers(pid, shared, blockers);
     return g_steal_pointer(&blockers);
+}
+
+GPtrArray *preflight_blockers(pid_t pid, QmpClient *qmp, GPtrArray *blocks, GPtrArray *maps,
+                              GError **errp)
+{
+    return look_for_blockers(pid, qmp, FALSE, blocks, maps, errp);
+}
+
+GPtrArray *preflight_incoming_blockers(pid_t pid, QmpClient *qmp, GPtrArray *blocks,
+                                       GPtrArray *maps, GError **errp)
+{
+    return look_for_blockers(pid, qmp, TRUE, blocks, maps, errp);
 }

@@ -101,8 +101,8 @@ gboolean write_tracking_register(WriteTracking *tracking, GuestBlock *block, GEr
         if (err == EBUSY) {
             g_set_error(errp, SF_ERROR, SF_ERROR_BUSY,
                         "RAM block %s is already tracked by a userfaultfd: another snapshot, a "
-                        "background snapshot or a postcopy migration of this VM is running; wait "
-                        "for its end",
+                        "background snapshot, a lazy restore or a postcopy migration of this VM is "
+                        "running; wait for its end",
                         block->name);
             return FALSE;
         }

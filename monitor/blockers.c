@@ -216,10 +216,11 @@ static gboolean collect_block_nodes(QmpClient *qmp, GPtrArray *blockers, GError 
     return TRUE;
 }
 
-GPtrArray *machine_query_blockers(QmpClient *qmp, GError **errp)
+GPtrArray *machine_query_blockers(QmpClient *qmp, gboolean waiting, GError **errp)
 {
     g_autoptr(GPtrArray) blockers = g_ptr_array_new_with_free_func(g_free);
-    if (!collect_migration(qmp, blockers, errp) || !collect_run_state(qmp, blockers, errp) ||
+    if (!collect_migration(qmp, blockers, errp) ||
+        (!waiting && !collect_run_state(qmp, blockers, errp)) ||
         !collect_devices(qmp, blockers, errp) || !collect_netdevs(qmp, blockers, errp) ||
         !collect_block_nodes(qmp, blockers, errp)) {
         return NULL;

@@ -53,6 +53,13 @@ gboolean guardian_remote_syscall(Guardian *guardian, pid_t pid, long number, con
                                  gboolean take_fd, long *result, int *taken_fd, GError **errp);
 
 /*
+ * The same for a call whose result is a descriptor that @pid keeps: *result is its number there,
+ * *shared_fd our copy.
+ */
+gboolean guardian_remote_share_fd(Guardian *guardian, pid_t pid, long number, const gulong args[6],
+                                  long *result, int *shared_fd, GError **errp);
+
+/*
  * To be called right before "stop" is sent and after "cont" was answered well. If the engine ends
  * in between, the guardian sends "cont" on its copy of the monitor connection. Costs one store to
  * shared memory. Any thread.

@@ -29,6 +29,13 @@ typedef enum {
 int attach_userfaultfd(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *door,
                        GError **errp);
 
+/*
+ * The same, but QEMU keeps its copy, so that its threads go on waiting when ours is closed; *remote
+ * gets the number that it has there. Close that one too when it has done its work.
+ */
+int attach_userfaultfd_shared(Guardian *guardian, pid_t pid, QmpClient *qmp, UffdDoor *door,
+                              int *remote, GError **errp);
+
 /* Whose faults a userfaultfd of this process sees. */
 typedef enum {
     UFFD_SCOPE_FULL, /* the kernel's too, as KVM's are */

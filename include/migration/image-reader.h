@@ -102,6 +102,13 @@ const ImageMappedBlock *image_reader_get_mapped_block(ImageReader *reader, guint
  */
 const ImageIndex *image_reader_find_index(ImageReader *reader, GError **errp);
 
+/*
+ * The same without a walk, where the file is mapped and the index agrees with the head: afterwards
+ * the layout and the device sections are known from the index. NULL without an error where there is
+ * none that does.
+ */
+const ImageIndex *image_reader_adopt_index(ImageReader *reader, GError **errp);
+
 /* The device sections (owned by the reader), known after image_reader_foreach_page(). */
 gboolean image_reader_get_device_state(ImageReader *reader, const guint8 **data, gsize *length,
                                        GError **errp);

@@ -17,3 +17,6 @@
  */
 GPtrArray *preflight_blockers(pid_t pid, QmpClient *qmp, GPtrArray *blocks, GPtrArray *maps,
                               GError **errp);
+/* The same for a VM that waits for an incoming migration. */
+GPtrArray *preflight_incoming_blockers(pid_t pid, QmpClient *qmp, GPtrArray *blocks,
+                                       GPtrArray *maps, GError **errp);

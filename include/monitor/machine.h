@@ -41,9 +41,10 @@ char *machine_query_status(QmpClient *qmp, gboolean *running, GError **errp);
  * Everything the monitor knows that forbids a live snapshot, as sentences for people: migration
  * blockers (query-migrate blocked-reasons), a migration that runs, devices that write guest memory
  * from where no userfaultfd sees it (vfio-*, vhost-user-*, vhost-vdpa-*, found in the QOM tree and
- * among the network backends), by device name. Empty where nothing does. NULL on error.
+ * among the network backends), by device name. Empty where nothing does. NULL on error. @waiting:
+ * the VM is expected to wait for an incoming migration, which is no blocker then.
  */
-GPtrArray *machine_query_blockers(QmpClient *qmp, GError **errp);
+GPtrArray *machine_query_blockers(QmpClient *qmp, gboolean waiting, GError **errp);
 
 /*
  * The two parts of it that judge text, for tests: a device's QOM type; one line of "info network".

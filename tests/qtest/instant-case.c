@@ -326,26 +326,42 @@ void instant_case_restore_by_qemu(const InstantCase *c, TestDir *dir, const char
     check_restored(c, vm, image);
 }
 
-void instant_case_restore_by_stillframe(const InstantCase *c, TestDir *dir, const char *image)
+GPtrArray *instant_case_restore_args(TestVm *vm, const char *image, const char *const *options)
 {
-    g_autoptr(TestVm) vm = instant_case_new_vm(c, dir, TRUE);
-    g_autoptr(GPtrArray) args = g_ptr_array_new();
-    g_autofree char *said = NULL;
-    int status;
+    GPtrArray *args = g_ptr_array_new();
 
     g_ptr_array_add(args, (gpointer) "restore");
+    for (; *options; options++) {
+        g_ptr_array_add(args, (gpointer)*options);
+    }
     g_ptr_array_add(args, (gpointer)image);
     g_ptr_array_add(args, (gpointer) "--");
     for (char **arg = test_vm_get_argv(vm); *arg; arg++) {
         g_ptr_array_add(args, *arg);
     }
     g_ptr_array_add(args, NULL);
-    status = test_tool_runv(NULL, &said, (const char *const *)args->pdata);
+    return args;
+}
+
+TestVm *instant_case_restore_with(const InstantCase *c, TestDir *dir, const char *image,
+                                  const char *const *options)
+{
+    g_autoptr(TestVm) vm = instant_case_new_vm(c, dir, TRUE);
+    g_autoptr(GPtrArray) args = instant_case_restore_args(vm, image, options);
+    g_autofree char *said = NULL;
+    int status = test_tool_runv(NULL, &said, (const char *const *)args->pdata);
+
     if (status != 0) {
         g_error("restore failed: %s", said);
     }
     test_vm_adopt(vm);
     check_restored(c, vm, image);
+    return g_steal_pointer(&vm);
+}
+
+void instant_case_restore_by_stillframe(const InstantCase *c, TestDir *dir, const char *image)
+{
+    test_vm_free(instant_case_restore_with(c, dir, image, (const char *const[]){ NULL }));
 }
 
 /* ---- All of it ---- */

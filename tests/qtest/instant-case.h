@@ -74,6 +74,11 @@ void instant_case_snapshot(const InstantCase *c, TestVm *vm, const char *image, 
 guint64 instant_case_check_image(const InstantCase *c, const char *image);
 /* QEMU, or our restore, loads the image; the guest goes on, and finds all of its memory right. */
 void instant_case_restore_by_qemu(const InstantCase *c, TestDir *dir, const char *image);
+/* "restore OPTIONS IMAGE -- QEMU-COMMAND" for a VM that is not started; @options ends with NULL. */
+GPtrArray *instant_case_restore_args(TestVm *vm, const char *image, const char *const *options);
+/* Our restore with these options; the guest is judged as above. Returns it. */
+TestVm *instant_case_restore_with(const InstantCase *c, TestDir *dir, const char *image,
+                                  const char *const *options);
 void instant_case_restore_by_stillframe(const InstantCase *c, TestDir *dir, const char *image);
 
 /* All of it: so many snapshots of one guest, each judged; the last is restored in both ways. */
