@@ -169,7 +169,8 @@ void image_index_builder_add_block(ImageIndexBuilder *builder, const char *name,
 
 /*
  * A run of block @block; of @run, hashes, place, source, parent_block and parent_first are taken
- * where its kind has them. In the order of the file: of a page that comes twice the last one counts.
+ * where its kind has them. In the order of the file: of a page that comes twice the last one
+ * counts.
  */
 void image_index_builder_add_run(ImageIndexBuilder *builder, guint block, const IndexRun *run);
 

@@ -31,7 +31,8 @@ void instant_memory_replace(InstantMemory *memory, guint64 address, gconstpointe
 /* Fills it from the image @path, whose stream begins at @offset. */
 gboolean instant_memory_load_image(InstantMemory *memory, const char *path, guint64 offset,
                                    GError **errp);
-/* How many pages from @address on, @length bytes, are there and hold nothing but @byte, in their last record. */
+/* How many pages from @address on, @length bytes, are there and hold nothing but @byte, in their
+ * last record. */
 guint64 instant_memory_count(InstantMemory *memory, guint64 address, guint64 length, guint8 byte);
 /* Fills it from the running QEMU of @vm: no instant at all unless the guest stands still. */
 void instant_memory_load_live(InstantMemory *memory, TestVm *vm);
