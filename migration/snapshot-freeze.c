@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "snapshot-impl.h"
+#include "util/autofd.h"
 #include "util/fault-injection.h"
 
 #define EXIT_DELAY_MS 1000
@@ -120,6 +121,18 @@ static gboolean qemu_has_exited(Snapshot *snapshot)
     return poll(&exited, 1, EXIT_DELAY_MS) > 0;
 }
 
+/* Passes @error (taken, NULL for none) on; a monitor that closed because QEMU exited says that. */
+static void tell(Snapshot *snapshot, GError *error, GError **errp)
+{
+    if (g_error_matches(error, SF_ERROR, SF_ERROR_MONITOR_CLOSED) && qemu_has_exited(snapshot)) {
+        guardian_set_frozen(snapshot->guardian, FALSE);
+        g_set_error(errp, SF_ERROR, SF_ERROR_VM_GONE, "QEMU exited during the snapshot");
+        g_error_free(error);
+    } else if (error) {
+        g_propagate_error(errp, error);
+    }
+}
+
 gboolean snapshot_freeze(Snapshot *snapshot, GError **errp)
 {
     g_autoptr(GError) error = NULL;
@@ -137,12 +150,21 @@ gboolean snapshot_freeze(Snapshot *snapshot, GError **errp)
     if (good && snapshot->was_running) {
         snapshot->report->downtime_ns = clock_now_ns() - began;
     }
-    good = good && snapshot_check_ram(snapshot, &error);
-    if (g_error_matches(error, SF_ERROR, SF_ERROR_MONITOR_CLOSED) && qemu_has_exited(snapshot)) {
-        guardian_set_frozen(snapshot->guardian, FALSE);
-        g_set_error(errp, SF_ERROR, SF_ERROR_VM_GONE, "QEMU exited during the snapshot");
-    } else if (error) {
-        g_propagate_error(errp, g_steal_pointer(&error));
-    }
+    tell(snapshot, g_steal_pointer(&error), errp);
     return good;
+}
+
+gboolean snapshot_let_go_of_monitor(Snapshot *snapshot, GError **errp)
+{
+    GError *error = NULL;
+
+    if (!snapshot_check_ram(snapshot, &error)) {
+        tell(snapshot, error, errp);
+        return FALSE;
+    }
+    device_capture_unshare(&snapshot->devices, snapshot->qmp);
+    guardian_release_monitor(snapshot->guardian);
+    sf_clear_fd(&snapshot->spare_fd);
+    g_clear_pointer(&snapshot->qmp, qmp_client_free);
+    return TRUE;
 }

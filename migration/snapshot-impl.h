@@ -63,6 +63,11 @@ gboolean snapshot_begin_image(Snapshot *snapshot, GError **errp);
 gboolean snapshot_finish_image(Snapshot *snapshot, GError **errp);
 /* Step 4: the downtime. The VM runs again afterwards if it ran before, whatever happens. */
 gboolean snapshot_freeze(Snapshot *snapshot, GError **errp);
+/*
+ * After it: the last questions to QEMU, and the monitor is closed. QEMU's main thread, which answers,
+ * may be a writer that waits for room in the pool: only while the sweep runs.
+ */
+gboolean snapshot_let_go_of_monitor(Snapshot *snapshot, GError **errp);
 
 /*
  * To be asked in every loop: FALSE and an error when the user cancelled, QEMU exited or another

@@ -160,7 +160,7 @@ static gboolean pre_arm(Snapshot *snapshot, GError **errp)
     return TRUE;
 }
 
-/* Step 4, and what can be let go right after it: nobody needs the monitor any more. */
+/* Step 4. */
 static gboolean freeze(Snapshot *snapshot, GError **errp)
 {
     enter_phase(snapshot, SNAPSHOT_PHASE_FREEZE);
@@ -170,10 +170,6 @@ static gboolean freeze(Snapshot *snapshot, GError **errp)
         return FALSE;
     }
     snapshot->report->device_bytes = snapshot->devices.length;
-    device_capture_unshare(&snapshot->devices, snapshot->qmp);
-    guardian_release_monitor(snapshot->guardian);
-    sf_clear_fd(&snapshot->spare_fd);
-    g_clear_pointer(&snapshot->qmp, qmp_client_free);
     return TRUE;
 }
 
@@ -187,7 +183,7 @@ static gboolean sweep(Snapshot *snapshot, GError **errp)
     enter_phase(snapshot, SNAPSHOT_PHASE_SWEEP);
     snapshot->sweep = sweep_start(snapshot->ram, &snapshot->tracking, &snapshot->output, throttle,
                                   &snapshot->outcome, errp);
-    gboolean good = snapshot->sweep != NULL;
+    gboolean good = snapshot->sweep != NULL && snapshot_let_go_of_monitor(snapshot, errp);
     while (good && !sweep_wait(snapshot->sweep, LOOK_INTERVAL_MS)) {
         good = snapshot_keep_going(snapshot, errp);
     }
