@@ -89,14 +89,20 @@ static void assert_exact(Host *host, TestTool *tool)
                      SPARE_LENGTH / PAGE);
 }
 
-static void assert_fails(TestTool *tool, const char *because)
+/* @or: what it may say instead, or NULL. */
+static void assert_fails_or(TestTool *tool, const char *because, const char * or)
 {
     g_autofree char *said = NULL;
 
     g_assert_cmpint(test_tool_finish(tool, 60000, NULL, &said), ==, 1);
-    if (!strstr(said, because)) {
+    if (!strstr(said, because) && !(or &&strstr(said, or))) {
         g_error("stillframe should have said \"%s\"; it said: %s", because, said);
     }
+}
+
+static void assert_fails(TestTool *tool, const char *because)
+{
+    assert_fails_or(tool, because, NULL);
 }
 
 /* ---- KSM ---- */
@@ -525,7 +531,8 @@ static void test_unplug(gconstpointer faults)
     unplug_dimm(&host);
     /* New memory where the old one was does not hide it. */
     plug_dimm(&host);
-    assert_fails(tool, "dimm0-mem");
+    /* The block is met as gone, or the list of blocks, asked after the freeze, is another. */
+    assert_fails_or(tool, "dimm0-mem", "plugged or unplugged");
     writer_guest_assert_goes_on(host.vm);
     host_end(&host);
 }
