@@ -202,31 +202,59 @@ static gboolean learn_machine(Snapshot *snapshot, GError **errp)
     return snapshot->head->machine_type != NULL;
 }
 
-/* Names and sizes: what the image's head says, and what a plugged or unplugged DIMM changes. */
+/* What a DIMM that is plugged or unplugged changes: one line for each block. */
 static char *list_ram(GPtrArray *blocks)
 {
     g_autoptr(GString) text = g_string_new(NULL);
 
     for (guint i = 0; i < blocks->len; i++) {
         const RamBlock *block = g_ptr_array_index(blocks, i);
-        g_string_append_printf(text, "%s %" G_GUINT64_FORMAT "\n", block->name, block->used_length);
+        g_string_append_printf(text,
+                               "%s %" G_GUINT64_FORMAT " bytes at 0x%" G_GINT64_MODIFIER "x\n",
+                               block->name, block->used_length, block->host_address);
     }
     return g_string_free(g_steal_pointer(&text), FALSE);
 }
 
+/* A line of @list that the other one has not, or NULL. */
+static char *missing_line(const char *list, const char *other)
+{
+    g_auto(GStrv) lines = g_strsplit(list, "\n", -1);
+    g_auto(GStrv) others = g_strsplit(other, "\n", -1);
+
+    for (guint i = 0; lines[i]; i++) {
+        if (!g_strv_contains((const char *const *)others, lines[i])) {
+            return g_strdup(lines[i]);
+        }
+    }
+    return NULL;
+}
+
+/*
+ * A DIMM that was unplugged and another of the same name plugged in its place is told by its
+ * address alone: QEMU lets go of the old memory later, in a thread of its own.
+ */
 gboolean snapshot_check_ram(Snapshot *snapshot, GError **errp)
 {
     g_autoptr(GPtrArray) blocks = machine_query_ram_blocks(snapshot->qmp, errp);
-    g_autofree char *list = blocks ? list_ram(blocks) : NULL;
+    g_autoptr(GPtrArray) maps = blocks ? proc_read_maps(snapshot->pid, errp) : NULL;
 
-    if (list && !g_str_equal(list, snapshot->ram_list)) {
-        g_set_error(
-            errp, SF_ERROR, SF_ERROR_FAILED,
-            "the VM's memory was changed while its snapshot began (a DIMM or another device "
-            "was plugged or unplugged, or the guest has just started): try again");
+    if (!maps || !ram_host_locate(snapshot->pid, snapshot->qmp, blocks, maps, errp)) {
         return FALSE;
     }
-    return list != NULL;
+    g_autofree char *list = list_ram(blocks);
+    if (g_str_equal(list, snapshot->ram_list)) {
+        return TRUE;
+    }
+    g_autofree char *gone = missing_line(snapshot->ram_list, list);
+    g_autofree char *come = missing_line(list, snapshot->ram_list);
+    g_set_error(errp, SF_ERROR, SF_ERROR_FAILED,
+                "the VM's memory was changed while its snapshot began (a DIMM or another device "
+                "was plugged or unplugged, or the guest has just started): RAM block %s; try again",
+                gone   ? gone
+                : come ? come
+                       : "plugged anew in its place");
+    return FALSE;
 }
 
 /* Private memory may be merged by KSM; QEMU asks for it unless mem-merge=off is given. */
